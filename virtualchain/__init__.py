@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
     from virtualchain.app.pages import Page
+    from virtualchain.app.shapes import Input, Output, Sender
     from virtualchain.app.wasm.declare import wasm_app
     from virtualchain.bitcoin.payload import (
         envelopes,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from virtualchain.reading.events import BlockEvent, Change, PendingEvent, PendingInput, RollbackEvent
     from virtualchain.reading.position import Position
     from virtualchain.reading.watch import watch
+    from virtualchain.store.handler import Handler
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
     from virtualchain.writing.send import send
@@ -40,16 +42,20 @@ __all__ = [
     "BlockEvent",
     "Boolean",
     "Change",
+    "Handler",
     "Hex",
+    "Input",
     "Integer",
     "Jsonb",
     "List",
+    "Output",
     "Page",
     "PendingEvent",
     "PendingInput",
     "Position",
     "Rejected",
     "RollbackEvent",
+    "Sender",
     "State",
     "StateEngine",
     "Text",
@@ -74,16 +80,20 @@ _ROOMS = {
     "BlockEvent": "reading.events",
     "Boolean": "app.field_types",
     "Change": "reading.events",
+    "Handler": "store.handler",
     "Jsonb": "store.values",
     "Hex": "app.field_types",
+    "Input": "app.shapes",
     "Integer": "app.field_types",
     "List": "app.field_types",
+    "Output": "app.shapes",
     "Page": "app.pages",
     "PendingEvent": "reading.events",
     "PendingInput": "reading.events",
     "Position": "reading.position",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
+    "Sender": "app.shapes",
     "State": "store.state",
     "StateEngine": "engine.engine",
     "Text": "app.field_types",

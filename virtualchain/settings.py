@@ -58,6 +58,7 @@ _KINDS: Mapping[str, _Kind] = {
     "database": "text",
     "deepest_rollback": "number",
     "expect": "places",
+    "guard": "switch",
     "history": "history",
     "json": "switch",
     "log_format": "log_format",
@@ -183,6 +184,8 @@ class Settings:
     deepest_rollback: int | None = None
     """How many blocks are undone without an operator; None: any number."""
     network: str | None = None
+    guard: bool = False
+    """Whether callbacks are watched for what two nodes would not find the same."""
     json: bool = False
     verbose: bool = False
     log_format: LogFormat = "text"

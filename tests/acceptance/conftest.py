@@ -14,9 +14,12 @@ import psycopg
 import pytest
 
 import virtualchain
+from tests.support.developing import APP as GUESTBOOK
+from tests.support.developing import SQL, Dev
 from virtualchain.cli import main
 from virtualchain.testing import FakeNode
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
+from virtualchain.testing.database import DatabaseServer
 
 _PATIENCE = 30.0
 """Seconds after which a test gives up on a command."""
@@ -79,9 +82,20 @@ class Running:
         return self._process.pid
 
     @property
+    def out(self) -> str:
+        """What it has written to standard output so far."""
+        return self._files[0].read_text()
+
+    @property
     def err(self) -> str:
         """What it has written to standard error so far."""
         return self._files[1].read_text()
+
+    def write(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until a condition holds, while the command runs."""
@@ -167,6 +181,24 @@ def cli(tmp_path: Path) -> Iterator[Commands]:
     yield commands
     for command in commands.started:
         command.kill()
+
+
+@pytest.fixture
+def start(cli: Commands, database_server: DatabaseServer) -> Iterator[Callable[..., Dev]]:
+    """Provide what starts dev on the app above, in databases of the test's server."""
+    url = f"{database_server.url.rpartition('/')[0]}/story_dev"
+    (cli.folder / "guestbook.py").write_text(GUESTBOOK)
+    (cli.folder / "guestbook.sql").write_text(SQL)
+    (cli.folder / "virtualchain.toml").write_text('[[apps]]\nuse = "guestbook"\n')
+
+    def run(*options: str) -> Dev:
+        return Dev(cli.start("dev", "--json", "--port", 0, "--database", url, *options))
+
+    yield run
+    for command in cli.started:
+        command.kill()
+    for number in range(3):
+        database_server.drop(f"{url}_{number}")
 
 
 class Inside:

@@ -12,12 +12,13 @@ from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
 ELSEWHERE = {
-    *("run", "doctor", "demo", "resume", "rollback", "unpin"),
+    *("run", "doctor", "demo", "dev", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
     *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),
     *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader", "db upgrade"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
+    *("init", "completion"),
 }
 """Commands that need a scenario: their own tests cover --json."""
 COMMANDS = (

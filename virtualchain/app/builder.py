@@ -30,6 +30,7 @@ from virtualchain.app.handlers import (
 )
 from virtualchain.app.layout import ReadLayout, WriteLayout
 from virtualchain.app.pages import Page
+from virtualchain.app.shapes import Checked, Committed, HasLayout, Hook, Parsed, Parses, ParsesSpends, Proceed
 from virtualchain.app.spelling import uncalled_in_handler
 from virtualchain.app.sql_steps import SqlCheck, SqlCommit, read_steps
 from virtualchain.errors import InvalidApp, UsageError
@@ -37,8 +38,11 @@ from virtualchain.model import FindPayload, Json
 
 __all__ = ["App", "Rejected"]
 
-H = TypeVar("H", bound=type[Any])
-F = TypeVar("F", bound=Callable[..., Any])
+A = TypeVar("A", bound=type[Any])
+H = TypeVar("H", bound=type[Parses] | type[HasLayout])
+S = TypeVar("S", bound=type[ParsesSpends] | type[HasLayout])
+F = TypeVar("F", bound=Hook)
+P = TypeVar("P", bound=Proceed)
 
 
 @dataclass
@@ -150,7 +154,7 @@ class App(Callbacks):
         return lambda handler: self._register(code, handler, fields, keys, from_block, requires_fresh_hash)
 
     @overload
-    def spend(self, handler: H) -> H: ...
+    def spend(self, handler: S) -> S: ...
     @overload
     def spend(
         self,
@@ -158,15 +162,15 @@ class App(Callbacks):
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         keys: Callable[..., Keys] | None = None,
         from_block: int = 0,
-    ) -> Callable[[H], H]: ...
+    ) -> Callable[[S], S]: ...
     def spend(
         self,
-        handler: H | None = None,
+        handler: S | None = None,
         *,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         keys: Callable[..., Keys] | None = None,
         from_block: int = 0,
-    ) -> H | Callable[[H], H]:
+    ) -> S | Callable[[S], S]:
         """Register a class for transactions that spend a tracked output and have no payload of the app's.
 
         Its `parse` gets None as payload and `b""` as opcode. The rest is as for `opcode`.
@@ -178,17 +182,18 @@ class App(Callbacks):
     def _register(
         self,
         code: bytes | None,
-        handler: H,
+        handler: A,
         fields: Iterable[str] | Mapping[str, FieldType] | None,
         keys: Callable[..., Keys] | None,
         from_block: int,
         requires_fresh_hash: bool | str | None = None,
-    ) -> H:
+    ) -> A:
         instance = handler()
         complaint = uncalled_in_handler(instance)
         if complaint is not None:
             raise InvalidApp(
-                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint}"
+                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint} "
+                "(docs/mistakes.md#names)"
             )
         self._add(
             code,
@@ -210,9 +215,9 @@ class App(Callbacks):
         self,
         opcode: bytes | None = None,
         *,
-        parse: Callable[..., Json | Rejected | None] | None = None,
-        check: Callable[..., bool | Rejected] | str | Path | None = None,
-        commit: Callable[..., Any] | str | Path | None = None,
+        parse: Callable[..., Parsed] | None = None,
+        check: Callable[..., Checked] | str | Path | None = None,
+        commit: Callable[..., Committed] | str | Path | None = None,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         keys: Callable[..., Keys] | None = None,
         encode: Encode | None = None,
@@ -269,9 +274,9 @@ class App(Callbacks):
         self,
         code: bytes | None,
         *,
-        parse: Callable[..., Json | Rejected | None] | None,
-        check: Callable[..., bool | Rejected] | str | Path | None,
-        commit: Callable[..., Any] | str | Path | None,
+        parse: Callable[..., Parsed] | None,
+        check: Callable[..., Checked] | str | Path | None,
+        commit: Callable[..., Committed] | str | Path | None,
         fields: Iterable[str] | Mapping[str, FieldType] | None,
         keys: Callable[..., Keys] | None,
         encode: Encode | None,
@@ -340,7 +345,7 @@ class App(Callbacks):
         self.db_final = lambda block_id, ops, state: self._run("final", block_id, ops, state)
         return self._hook("final", function, from_block)
 
-    def proceed(self, function: F) -> F:
+    def proceed(self, function: P) -> P:
         """Register `function(block_id, consensus_hash)`, called after each block; False stops the app."""
         self.db_continue = make_step(self.name, "proceed", function)
         return function

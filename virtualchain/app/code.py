@@ -66,14 +66,21 @@ class Code:
         without: Collection[tuple[type, str]] = (),
     ) -> None:
         self._lasting = lasting
-        self._without = without
+        self.without = without
         self.functions: Mapping[str, object] = dict(roots)
         """The functions themselves, by the names that they were passed with."""
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 (hex) of the code."""
-        return _Walk(self.functions, lasting=self._lasting, without=self._without).digest()
+        digest = hashlib.sha256(_FORMULA.encode())
+        for _, line in self.describe():
+            digest.update(b"\n" + line.encode())
+        return digest.hexdigest()
+
+    def describe(self) -> Iterator[tuple[object, str]]:
+        """Describe the code as it is now, in lines, each with the function, class or object that it is of."""
+        return _Walk(self.functions, lasting=self._lasting, without=self.without).lines()
 
 
 def package(module: str) -> str | None:
@@ -100,18 +107,17 @@ class _Walk:
         self._packages = {home for home in homes if home is not None and home not in sys.stdlib_module_names}
         self._numbers: dict[tuple[int, int], int] = {}
         self._kept: list[object] = []  # while an object lives, its id is its own
-        self._waiting: deque[Callable[[], Iterator[str]]] = deque()
+        self._waiting: deque[tuple[object, Callable[[], Iterator[str]]]] = deque()
         self._open: set[int] = set()
         self._sources = Sources()
 
-    def digest(self) -> str:
-        digest = hashlib.sha256(_FORMULA.encode())
+    def lines(self) -> Iterator[tuple[object, str]]:
         for name, root in sorted(self._roots.items()):
-            digest.update(f"\n{name}={self.value(root)}".encode())
+            yield None, f"{name}={self.value(root)}"
         while self._waiting:
-            for line in self._waiting.popleft()():
-                digest.update(b"\n" + line.encode())
-        return digest.hexdigest()
+            described, lines = self._waiting.popleft()
+            for line in lines():
+                yield described, line
 
     # Values
 
@@ -139,7 +145,7 @@ class _Walk:
         if key not in self._numbers:
             self._numbers[key] = len(self._numbers)
             self._kept += [value, owner]
-            self._waiting.append(lines)
+            self._waiting.append((value, lines))
         return f"#{self._numbers[key]}"
 
     @singledispatchmethod
@@ -254,7 +260,7 @@ class _Walk:
         if self._is_own(function):
             return self._number(function, lambda: self._function_lines(function, owner), owner)
         # A decorator of another package: what it decorates may be in its closure.
-        return f"{_label(function)}({self._named(_closure(function))})"
+        return f"{_label(function)}({self._named(closure_of(function))})"
 
     def _is_own(self, value: object) -> bool:
         return package(_home(value)) in self._packages
@@ -266,7 +272,7 @@ class _Walk:
         yield "function " + (self._compiled(function.__code__) if tree is None else canonical(tree))
         yield f"defaults {self._values(function.__defaults__ or ())}"
         yield f"by name {self._named(function.__kwdefaults__ or {})}"
-        yield f"closure {self._named(_closure(function))}"
+        yield f"closure {self._named(closure_of(function))}"
         is_global = set(_global_names(function.__code__))
         module = function.__globals__
         if tree is None:
@@ -468,7 +474,8 @@ def _state(value: object) -> dict[str, object]:
     return state
 
 
-def _closure(function: FunctionType) -> dict[str, object]:
+def closure_of(function: FunctionType) -> dict[str, object]:
+    """Return the values of a function's closure by name; None for one that is not bound yet."""
     values: dict[str, object] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:

@@ -32,6 +32,19 @@ _OPTIONAL: Final = {
 }
 """By step, the arguments that a function receives by name if its signature has them."""
 
+_RESULTS: Final = {
+    "parse": "a dict, None or Rejected",
+    "check": "True, False or Rejected",
+    "commit": "None, a dict, a list of dicts, False or Rejected",
+}
+_WRONG_RESULTS: Final = {
+    "parse": frozenset({"bool", "bytes", "float", "int", "list", "set", "str", "tuple"}),
+    "check": frozenset({"bytes", "dict", "float", "int", "list", "set", "str", "tuple"}),
+    "commit": frozenset({"bytes", "float", "int", "set", "str", "tuple"}),
+}
+"""By step, types that an annotation may name although the engine takes none of their values."""
+_PAGE: Final = "docs/mistakes.md"
+
 Keys = Mapping[str, Iterable[object]]
 """Keys of rows, by table; a key of several columns is a tuple."""
 
@@ -119,19 +132,46 @@ class Activations(Generic[T]):
 
 
 def make_step(app: str, kind: str, function: Callable[..., Any]) -> Step:
-    """Check that a function of an app can be called at a step; raises InvalidApp."""
+    """Check that a function of an app can be called at a step; raises InvalidApp, which names its line."""
     if not callable(function):
         raise InvalidApp(f"app {app}: {kind} is {function!r}: it must be a function")
-    names = list(inspect.signature(function).parameters)
+    parameters = list(inspect.signature(function).parameters.values())
+    names = [each.name for each in parameters]
     leading, optional = _LEADING[kind], _OPTIONAL[kind]
-    unknown = [name for name in names[len(leading) :] if name not in optional]
-    if len(names) < len(leading) or unknown:
+    first, others = parameters[: len(leading)], parameters[len(leading) :]
+    is_in_order = all(
+        each.kind is not each.KEYWORD_ONLY
+        and (each.name == leading[place] or each.name not in {*leading, *optional})
+        for place, each in enumerate(first)
+    )
+    is_by_name = all(each.name in optional and each.kind is not each.POSITIONAL_ONLY for each in others)
+    if len(first) < len(leading) or not is_in_order or not is_by_name:
         by_name = f" and, by name, any of {', '.join(sorted(optional))}" if optional else ""
         raise InvalidApp(
             f"app {app}: {kind} is called with ({', '.join(leading)}){by_name}; "
-            f"{function.__qualname__} takes ({', '.join(names)})"
+            f"{_described_function(function)} takes ({', '.join(names)}) ({_PAGE}#signature)"
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        word = "yield" if inspect.isgeneratorfunction(function) else "async"
+        raise InvalidApp(
+            f"app {app}: {kind} returns its result at once; {_described_function(function)} has {word}: "
+            f"write a plain function ({_PAGE}#signature)"
+        )
+    annotation = inspect.signature(function).return_annotation
+    returned = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    if returned in _WRONG_RESULTS.get(kind, ()):
+        raise InvalidApp(
+            f"app {app}: {kind} returns {_RESULTS[kind]}; {_described_function(function)} says that it "
+            f"returns {returned} ({_PAGE}#signature)"
         )
     return Step(function, frozenset(names[len(leading) :]))
+
+
+def _described_function(function: Callable[..., Any]) -> str:
+    """Name a function, with the file and line where it begins, if it has one."""
+    name = getattr(function, "__qualname__", repr(function))
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}, line {code.co_firstlineno})"
 
 
 def check_encoder(app: str, code: bytes | None, encode: Encode) -> Encode:

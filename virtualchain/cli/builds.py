@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from virtualchain.cli.completing import complete_apps
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, say, write_fields, write_json, write_rows
 from virtualchain.cli.process import Signals
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.compare import Comparison
     from virtualchain.engine.rebuild import Replayed
 
-_app_argument = click.argument("name", metavar="APP")
+_app_argument = click.argument("name", metavar="APP", shell_complete=complete_apps)
 _build_argument = click.argument("build", metavar="BUILD")
 
 
@@ -106,7 +107,7 @@ def _replay_into(options: Options, name: str, build: str) -> None:
             url,
             contract,
             build,
-            EngineOptions(history=options.settings.history),
+            EngineOptions(history=options.settings.history, guard=options.settings.guard),
             Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue),
         )
     if not signals.may_continue():
@@ -158,6 +159,7 @@ def upgrade(options: Options, name: str) -> None:
                 verify=options.settings.verify or "merkle",
                 senders=options.settings.senders,
                 history=options.settings.history,
+                guard=options.settings.guard,
             ),
             Listener(
                 on_catch_up=reporter.catching_up,

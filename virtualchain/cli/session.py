@@ -225,6 +225,7 @@ def open_engine(
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
+                guard=options.settings.guard,
                 measures=measures,
             )
         except BaseException:

@@ -52,4 +52,4 @@ def invalid_value(value: object, what: str, why: str) -> InvalidOp:
     """Describe a value of a type that JSON lacks, and what to do instead; `what` holds it."""
     remedies = (remedy for kinds, remedy in _REMEDIES if isinstance(value, kinds))
     remedy = next(remedies, "make it text, an int or a list of ints")
-    return InvalidOp(f"{what}: a {type(value).__name__} {why}; {remedy}")
+    return InvalidOp(f"{what}: a {type(value).__name__} {why}; {remedy} (docs/mistakes.md#types)")

@@ -30,14 +30,7 @@ from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
 from virtualchain.engine.measures import Measures
-from virtualchain.engine.options import (
-    Listener,
-    Options,
-    Progress,
-    check_runnable,
-    ignore,
-    policies_by_app,
-)
+from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
 from virtualchain.engine.pending import Pending
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
@@ -110,6 +103,7 @@ class StateEngine(Answering):
 
     With `pending`, `follow` also judges what is not in a block of the tape yet: the node's unconfirmed
     transactions, and blocks with fewer confirmations. `virtualchain.pending` shows what would come of them.
+    With `guard`, callbacks that read the clock, files and the like are refused or halted (docs/mistakes.md).
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
@@ -156,6 +150,7 @@ class StateEngine(Answering):
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
+        guard: bool = False,
         measures: Measures | None = None,
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
@@ -170,6 +165,7 @@ class StateEngine(Answering):
             wait_for_writer=wait_for_writer,
             expected={} if expect is None else expect(),
             on_unexpected=on_unexpected,
+            guard=guard,
         )
         self._verify = verify  # as asked for: None leaves it to the source
         self._inquiry = None if expect is None else Inquiry(expect)
@@ -261,6 +257,7 @@ class StateEngine(Answering):
                     self._faults.clear()
                     self._report.write(self._deployment.connection)
                 self._deployment.settle()
+                self._report.write(self._deployment.connection, self._waits_for)
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 self._recover(error)

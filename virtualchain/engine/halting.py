@@ -160,19 +160,19 @@ def _place(error: Exception, function: object) -> Json:
     That is the last line of the traceback in code of the app's own; if there is none, because the engine
     refuses what a callback returned, the beginning of the callback, `function`.
     """
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _may_be_an_apps(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if may_be_an_apps(frame.filename)]
     own = [frame for frame in frames if not any(name in frame.filename for name in _INSTALLED)] or frames
     if own:
         return {"file": own[-1].filename, "line": own[-1].lineno, "function": own[-1].name}
     function = inspect.unwrap(function) if callable(function) else function
     function = function.__func__ if isinstance(function, MethodType) else function
-    if isinstance(function, FunctionType) and _may_be_an_apps(function.__code__.co_filename):
+    if isinstance(function, FunctionType) and may_be_an_apps(function.__code__.co_filename):
         code = function.__code__
         return {"file": code.co_filename, "line": code.co_firstlineno, "function": code.co_name}
     return {"file": None, "line": None, "function": None}
 
 
-def _may_be_an_apps(file: str) -> bool:
+def may_be_an_apps(file: str) -> bool:
     """Check whether a file is neither the engine's nor of Python's standard library."""
     if file.startswith(_ENGINE):
         return False

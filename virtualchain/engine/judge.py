@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
 
@@ -34,6 +34,8 @@ from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 from virtualchain.store.tables import Tables
 
 T = TypeVar("T")
+
+_PAGE: Final = "docs/mistakes.md#results"
 
 
 class SentAhead(Protocol):
@@ -248,7 +250,9 @@ class _Judge:
             if isinstance(op, Rejected):
                 return op
             if not isinstance(op, dict):
-                raise TypeError(f"db_parse returned a {type(op).__name__}: expected a dict, or None")
+                raise TypeError(
+                    f"db_parse returned a {type(op).__name__}: expected a dict, or None ({_PAGE})"
+                )
             self._require_storable(candidate.code, op)
         except InvalidOp:  # a ValueError, but the app's own
             raise
@@ -312,7 +316,9 @@ class _Judge:
             return Rejected("refused")
         if verdict is True or isinstance(verdict, Rejected):
             return verdict
-        raise TypeError(f"db_check returned a {type(verdict).__name__}: expected True, False or Rejected")
+        raise TypeError(
+            f"db_check returned a {type(verdict).__name__}: expected True, False or Rejected ({_PAGE})"
+        )
 
     def _commit(self, candidate: Candidate) -> None:
         result = self._call("db_commit", candidate, self._run_commit)
@@ -338,7 +344,9 @@ class _Judge:
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
         if not all(isinstance(op, dict) for op in ops):
             kinds = ", ".join(sorted({type(op).__name__ for op in ops}))
-            raise TypeError(f"db_commit returned {kinds}: expected None, False, a dict or a list of dicts")
+            raise TypeError(
+                f"db_commit returned {kinds}: expected None, False, a dict or a list of dicts ({_PAGE})"
+            )
         plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
         try:
             stored = all_to_json(plain)

@@ -6,7 +6,7 @@ that app's part is undone and the others continue. The order of the steps is tha
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ from virtualchain.consensus.digests import EMPTY_OPS_HASH
 from virtualchain.engine.candidates import Candidate, candidates_of, with_spends
 from virtualchain.engine.care import FULL_CARE, NO_CARE, Care, NeedsCare
 from virtualchain.engine.expectations import Expectations, describe_mismatch
+from virtualchain.engine.guard import Guard
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import Verdicts, judge, must_judge
 from virtualchain.engine.lookups import Lookups, answering
@@ -112,6 +113,7 @@ class Machine:
         )
         self._priors = Priors(self.log, contract)
         self._expectations = Expectations()
+        self._guard = Guard(contract) if options.guard else None
         self._stops_if_unexpected = options.on_unexpected == "halt"
         self.unexpected: Json | None = None
         """What differs from the digests that are expected, if something does."""
@@ -338,9 +340,10 @@ class Machine:
     def _judge_with(self, care: Care, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
         """Judge in the app's part of the transaction, which is undone if that fails."""
         tracked = None if self.contract.tracks is None else mine.tracked
-        with transaction.part(self.log, is_live=self.place.is_live):
+        guarded = nullcontext(self.contract) if self._guard is None else self._guard.watching(block.block_id)
+        with transaction.part(self.log, is_live=self.place.is_live), guarded as contract:
             return judge(
-                self.contract,
+                contract,
                 self._state,
                 block,
                 mine.candidates,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.engine.measures import STEPS
 from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Block, Expected, OnUnexpected, Reorg, SenderLevel, Verification
@@ -131,6 +132,8 @@ class Options:
     """Where apps with a state of their own have it saved; None: in the user's data folder."""
     wait_for_writer: bool = False
     """Whether to wait while another process writes."""
+    guard: bool = False
+    """Whether callbacks are watched, so that mistakes such as reading the clock halt the app."""
 
     def for_database(self, url: str) -> Self:
         """Return these options with the folder for saved states of the database at `url`."""
@@ -161,6 +164,9 @@ def policies_by_app(
 
 def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
     """Raise UsageError if apps share a name, or one cannot be run with these options."""
+    if options.guard:
+        for contract in contracts:
+            require_no_mistake(contract)
     names = [contract.name for contract in contracts]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:

@@ -180,10 +180,18 @@ def make_up(
         consensus_hash=consensus_hash,
         around=around,
     )
+    return carry(contract, payload, around)
+
+
+def carry(contract: Contract, payload: bytes, around: Around) -> tuple[bytes, Mapping[Outpoint, SpentOutput]]:
+    """Make a transaction up that carries a payload; return what it spends, too.
+
+    Raises UsageError if the app's payload rule does not find the payload in it.
+    """
     raw, tx = around.transaction(write_output(contract, payload, around))
     coin = around.spent
-    if script is not None:
-        script_sig, witness = unlock(script)
+    if around.sender is not None:
+        script_sig, witness = unlock(around.sender)
         spends = [item._replace(script_sig=script_sig, witness=witness) for item in tx.inputs]
         raw = write_transaction(spends, tx.paid)
     return raw, {_MADE_UP: SpentOutput(coin.value, bytes.fromhex(coin.script_pubkey), coin.made_at)}

@@ -19,6 +19,12 @@ _OF_A_VALUE: Final = ("08", "22", "53", "54")
 _NOT_OF_A_VALUE: Final = ("53300",)
 """Those of them that no value causes: too many connections."""
 
+_ADVICE: Final = {
+    "22": "look at values in Python before a statement uses them: docs/mistakes.md#values",
+    "23": "reject in check what breaks a constraint: docs/mistakes.md#constraints",
+}
+"""By SQLSTATE class, what an author should write instead."""
+
 _AWAY: Final = ("57P01", "57P02", "57P03")
 """SQLSTATEs of a server that is shutting down, was reset, or is starting."""
 _PROTOCOL_VIOLATION: Final = "08P01"
@@ -90,7 +96,10 @@ def summarize_error(error: BaseException) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Return an error's class, text and notes, even if asking for its text fails."""
+    advice = _ADVICE.get((error.sqlstate or "")[:2]) if isinstance(error, psycopg.Error) else None
     try:
-        return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+        first, *others = str(error).splitlines() or [""]
+        text = "\n".join([first + (f" ({advice})" if advice else ""), *others])
+        return "; ".join([f"{type(error).__name__}: {text}", *getattr(error, "__notes__", ())])
     except Exception:  # noqa: BLE001 - an app's error may run any code
         return f"{type(error).__name__}, whose text cannot be read"

@@ -105,7 +105,8 @@ def install(
     _run(connection, app, ddl)
     complaints = _complaints(connection, schema, tables, ddl)
     if complaints:
-        raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in complaints))
+        page = "docs/mistakes.md#projections"
+        raise InvalidApp("\n".join(f"app {app}: {complaint} ({page})" for complaint in complaints))
     installed = projections(connection, tables)
     connection.execute(_Q["no_search_path"])
     if tracks is not None:

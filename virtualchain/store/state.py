@@ -1,8 +1,8 @@
 """What the reducers of a SQL app get as `db_state`: the block's own transaction, kept within bounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple, is_typeddict, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -15,7 +15,7 @@ from virtualchain.store.guard.refusal import ForbiddenStatement, short
 from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
 from virtualchain.store.pipeline import Answer, pipeline_of
-from virtualchain.store.table import Table
+from virtualchain.store.table import Row, Table
 from virtualchain.store.tables import Tables
 from virtualchain.store.values import base_value, is_text, shown, to_database
 
@@ -73,6 +73,8 @@ class State:
         """The rows that callbacks handle one by one; for the engine."""
         self._catalog = read_catalog(connection, tables)
         self._statements: dict[tuple[str, bool], _Known] = {}
+        self._compared: set[tuple[str, type[Any]]] = set()
+        """The tables and queries, and the types of their rows, that were compared."""
         # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
 
@@ -89,13 +91,35 @@ class State:
         self._send(known, parameters, wait=False)
         return known.look.affects
 
-    def query(self, statement: LiteralString, parameters: Parameters = None) -> list[Json]:
-        """Run one query; return its rows as dicts. Without ORDER BY their order is undefined."""
-        return self._send(self._known(statement, parameters), parameters).dicts()
+    @overload
+    def query(self, statement: LiteralString, parameters: Parameters = None) -> list[Json]: ...
+    @overload
+    def query(self, statement: LiteralString, parameters: Parameters, row: type[Row]) -> list[Row]: ...
+    def query(
+        self, statement: LiteralString, parameters: Parameters = None, row: type[Row] | None = None
+    ) -> list[Json] | list[Row]:
+        """Run one query; return its rows as dicts. Without ORDER BY their order is undefined.
 
-    def one(self, statement: LiteralString, parameters: Parameters = None) -> Json | None:
-        """Run one query; return its first row as a dict, or None."""
-        return next(iter(self._send(self._known(statement, parameters), parameters).dicts()), None)
+        `row` is a TypedDict that says for a type checker what a row is. Raises UsageError if it has a column
+        that the query does not return.
+        """
+        rows = self._send(self._known(statement, parameters), parameters).dicts()
+        if row is not None and rows:
+            self._require_columns("query", statement, rows[0], row)
+        return rows
+
+    @overload
+    def one(self, statement: LiteralString, parameters: Parameters = None) -> Json | None: ...
+    @overload
+    def one(self, statement: LiteralString, parameters: Parameters, row: type[Row]) -> Row | None: ...
+    def one(
+        self, statement: LiteralString, parameters: Parameters = None, row: type[Row] | None = None
+    ) -> Json | Row | None:
+        """Run one query; return its first row as a dict, or None. `row` is as for `query`."""
+        first = next(iter(self._send(self._known(statement, parameters), parameters).dicts()), None)
+        if row is not None and first is not None:
+            self._require_columns("query", statement, first, row)
+        return first
 
     def refusal(self, statement: LiteralString, parameters: Parameters = None) -> str | None:
         """Run one query of a check, with one column; return why it refuses, or None if it does not.
@@ -116,13 +140,37 @@ class State:
             f"{', '.join(answer.types) or 'none'}: {short(statement)}"
         )
 
-    def table(self, name: str) -> Table:
+    @overload
+    def table(self, name: str) -> Table[Json]: ...
+    @overload
+    def table(self, name: str, row: type[Row]) -> Table[Row]: ...
+    def table(self, name: str, row: type[Row] | None = None) -> Table[Json] | Table[Row]:
         """Return one of the app's tables, to read and write it row by row, without SQL.
 
-        It takes boolean, integers, numeric, text, varchar and bytea. Raises UsageError for a table with
-        another type, or that the app does not have.
+        It takes boolean, integers, numeric, text, varchar and bytea. `row` is a TypedDict that says for a
+        type checker what a row is. Raises UsageError for a table with another type of column, or that the app
+        does not have, or if `row` has a column that it lacks.
         """
-        return self.rows.table(name)
+        table = self.rows.table(name)
+        if row is not None:
+            self._require_columns("table", name, table.shape.names, row)
+        return table
+
+    def _require_columns(self, kind: str, source: str, names: Collection[str], row: type[Any]) -> None:
+        """Raise UsageError if a TypedDict has a column that rows do not have; each is compared once."""
+        if (source, row) in self._compared:
+            return
+        what = f"the {kind} {short(source)}"
+        if not is_typeddict(row):
+            raise UsageError(f"{what}: rows are dicts, so {row.__name__} must be a TypedDict")
+        missing = sorted(row.__required_keys__ - set(names))
+        if missing:
+            raise UsageError(
+                f"{what} has no column {missing[0]}, which {row.__name__} declares: it has {', '.join(names)}"
+            )
+        if len(self._compared) >= _MOST_STATEMENTS:
+            self._compared.clear()
+        self._compared.add((source, row))
 
     def tracked(self, txid: str, vout: int) -> list[Json]:
         """Return the rows of the tracked projection for an output, in the order of their keys.
@@ -282,7 +330,7 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any]:
         if place in statement.not_text and is_text(value):
             raise UsageError(
                 f"parameter {shown(name)} is text that a cast would have the server read, and how depends on "
-                "its version: read it in Python, and pass the value"
+                "its version: read it in Python, and pass the value (docs/mistakes.md#sql-text)"
             )
         values.append(to_database(value, name))
     return values

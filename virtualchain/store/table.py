@@ -1,18 +1,20 @@
 """`Table`: one projection as reducers read and write it, row by row, without SQL."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from virtualchain.errors import UsageError
-from virtualchain.model import Json
 from virtualchain.store.failures import Refused
 
 if TYPE_CHECKING:
     from virtualchain.store.columns import Shape, Values
     from virtualchain.store.rows import Rows
 
+Row = TypeVar("Row", bound=Mapping[str, Any])
+"""What its rows are for a type checker: a TypedDict, or any dict."""
 
-class Table:
+
+class Table(Generic[Row]):
     """One projection, row by row. A key is a value, or for a key of several columns a tuple.
 
     A row is read once a block. What is changed is written later, and constraints are checked then. A value
@@ -35,23 +37,23 @@ class Table:
     # Reading.
 
     @overload
-    def get(self, key: object) -> Json | None: ...
+    def get(self, key: object) -> Row | None: ...
     @overload
-    def get(self, key: object, default: Mapping[str, Any]) -> Json: ...
-    def get(self, key: object, default: Mapping[str, Any] | None = None) -> Json | None:
+    def get(self, key: object, default: Row) -> Row: ...
+    def get(self, key: object, default: Row | None = None) -> Row | None:
         """Return the row with this key as a dict; if there is none, a copy of `default`, or None."""
         values = self._rows.shape.find_key(key)
         row = None if values is None else self._rows.row(values).now
         if row is not None:
             return self._dict(row)
-        return None if default is None else dict(default)
+        return None if default is None else cast("Row", dict(default))
 
     def __contains__(self, key: object) -> bool:
         """Return whether there is a row with this key."""
         values = self._rows.shape.find_key(key)
         return values is not None and self._rows.row(values).now is not None
 
-    def find(self, *prefix: object, limit: int | None = None, backwards: bool = False) -> list[Json]:
+    def find(self, *prefix: object, limit: int | None = None, backwards: bool = False) -> list[Row]:
         """Return the rows whose key begins with these values, in the order of their keys, or backwards.
 
         With a `limit` these are the first so many, and no more are read; then there may be no values at all,
@@ -67,17 +69,17 @@ class Table:
         rows = self._rows.beginning_with(values)
         return [self._dict(row) for row in (reversed(rows) if backwards else rows)]
 
-    def first(self, *prefix: object) -> Json | None:
+    def first(self, *prefix: object) -> Row | None:
         """Return the first row whose key begins with these values, in the order of their keys, or None."""
         return next(iter(self.find(*prefix, limit=1)), None)
 
-    def last(self, *prefix: object) -> Json | None:
+    def last(self, *prefix: object) -> Row | None:
         """Return the last row whose key begins with these values, in the order of their keys, or None."""
         return next(iter(self.find(*prefix, limit=1, backwards=True)), None)
 
     # Writing.
 
-    def put(self, row: Mapping[str, object]) -> None:
+    def put(self, row: Row) -> None:
         """Insert a row, or replace the one with its key; a column that is left out gets its default."""
         values = self._rows.shape.row(row)
         self._rows.change(self._rows.shape.key_of(values), values)
@@ -119,7 +121,7 @@ class Table:
         self._rows.change(values, tuple(new))
         return True
 
-    def add(self, key: object, /, **amounts: object) -> Json:
+    def add(self, key: object, /, **amounts: object) -> Row:
         """Add amounts to columns of a row, and return it; null counts as 0.
 
         If there is no such row, they are added to one with the columns' defaults.
@@ -134,7 +136,7 @@ class Table:
         self._rows.change(fitted, tuple(row))
         return self._dict(row)
 
-    def spend(self, key: object, reason: str | None = None, /, **amounts: object) -> Json:
+    def spend(self, key: object, reason: str | None = None, /, **amounts: object) -> Row:
         """Take amounts from columns of a row, and return it; if less is there, the input is rejected.
 
         It is also rejected for an amount below zero; `reason` is recorded. Nothing is written then. Each
@@ -172,7 +174,7 @@ class Table:
         self._rows.change(values, None)
         return True
 
-    def pop(self, *prefix: object, last: bool = True) -> Json | None:
+    def pop(self, *prefix: object, last: bool = True) -> Row | None:
         """Delete the last row whose key begins with these values, or the first; return it, or None."""
         row = self.last(*prefix) if last else self.first(*prefix)
         if row is not None:
@@ -180,8 +182,8 @@ class Table:
             self._rows.change(shape.key_of(tuple(row.values())), None)
         return row
 
-    def _dict(self, row: "list[Any] | Values") -> Json:
-        return dict(zip(self._rows.shape.names, row, strict=True))
+    def _dict(self, row: "list[Any] | Values") -> Row:
+        return cast("Row", dict(zip(self._rows.shape.names, row, strict=True)))
 
     def _row_or_default(self, key: "Values") -> "Values":
         return self._rows.row(key).now or self._rows.shape.default_row(key)

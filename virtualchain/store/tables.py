@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -44,7 +44,7 @@ class Tables:
                 name = "at" if isinstance(shape, Shape) else "present"
                 self._at = _at(connection, name, projection)
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> Table[Any]:
         """Return a table; raise UsageError if there is none, or one that only statements can handle."""
         return Table(self._rows_of(name))
 

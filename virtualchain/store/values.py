@@ -105,8 +105,15 @@ def to_database(value: object, name: str | int) -> Any:  # noqa: ANN401, PLR0911
         case psycopg_json.Jsonb() | psycopg_json.Json():
             return psycopg_json.Jsonb(Jsonb(value.obj).value, dumps=_dumps)
     kind = type(value).__name__
-    advice = " (wrap it in virtualchain.Jsonb)" if isinstance(value, dict | tuple) else ""
-    raise TypeError(f"parameter {shown(name)}: a {kind} does not cross to the database{advice}")
+    advice = (
+        "wrap it in virtualchain.Jsonb"
+        if isinstance(value, dict | tuple)
+        else "pass an int, Decimal, text, bytes, or a list of one of them"
+    )
+    raise TypeError(
+        f"parameter {shown(name)}: a {kind} does not cross to the database: {advice} "
+        "(docs/mistakes.md#parameters)"
+    )
 
 
 def is_text(value: object) -> bool:

@@ -9,7 +9,8 @@ _TYPES: Final = (
     "types, as in `fields={'word': Text(64)}`, have the engine do that"
 )
 _PARSE: Final = (
-    "in `parse`, return None or `Rejected`, or raise ValueError, for a payload that is not well-formed"
+    "in `parse`, return None or `Rejected`, or raise ValueError, for a payload that is not well-formed "
+    "(docs/mistakes.md#payloads)"
 )
 _CONSTRAINT: Final = (
     "look in `check` for the row in the way, and return `Rejected`; or write INSERT … ON CONFLICT DO NOTHING"
@@ -38,7 +39,8 @@ _BY_ERROR: Final[Mapping[str, str]] = MappingProxyType(
         "NotNullViolation": "give the column a value, or return `Rejected` in `check` if there is none",
         "CheckViolation": "check the same condition in `check`, and return `Rejected` if it does not hold",
         "ForeignKeyViolation": "look in `check` for the row that it refers to, or return `Rejected`",
-        "RecursionError": "parse JSON with `virtualchain.parse_json`, which allows 64 levels on every node",
+        "RecursionError": "parse JSON with `virtualchain.parse_json`, which allows 64 levels on every node "
+        "(docs/mistakes.md#json)",
         "ProgramLimitExceeded": _SIZE,
         "StatementTooComplex": "parse nested values in Python, and limit how deep they are",
         "InvalidTextRepresentation": _TEXT,
@@ -52,7 +54,8 @@ _BY_ERROR: Final[Mapping[str, str]] = MappingProxyType(
 
 SAME_EVERYWHERE: Final = (
     "let a verdict depend only on the chain and on the app's tables: add ORDER BY to a query that returns "
-    "several rows, sort sets, and use no clock, chance, environment variable or state outside the tables"
+    "several rows, sort sets, and use no clock, chance, environment variable or state outside the tables "
+    "(docs/mistakes.md#order-by)"
 )
 
 UNDONE_WITH_ITS_BLOCK: Final = (

@@ -22,7 +22,7 @@ from virtualchain.testing.transactions import Key, OwnedCoin, Tx
 from virtualchain.testing.tree import BlockTree, Coins, StoredBlock
 from virtualchain.testing.undo import Coin, Undo, created_coins, make_undo
 from virtualchain.testing.wallet import FEE, Recipient, Wallet, as_key
-from virtualchain.testing.wire import RawTx, read_transaction
+from virtualchain.testing.wire import RawTx, read_block, read_transaction
 
 PREMINE = 101
 """Blocks at the start; the faucet can spend the first two coinbases in the next block."""
@@ -71,6 +71,30 @@ class ChainBuilder:
             if stored.chainwork > chain.tree.tip.chainwork:
                 chain.tree.activate(stored)
         return chain
+
+    @classmethod
+    def restored(cls, network: str, blocks: Iterable[bytes], tip: str, mined: int) -> Self:
+        """Build a chain again that was built here: all its blocks, as `BlockTree.blocks` has them.
+
+        `tip` is the chain's last block, and `mined` the number of blocks ever mined. What senders have signed
+        and nobody has mined is forgotten. Raises UsageError if `tip` is not among the blocks.
+        """
+        chain = cls(network, premine=0)
+        for raw in blocks:
+            coinbase = read_block(chain.tree.add(raw).raw)[0]
+            if coinbase.outputs[0][1] == chain._wallet.faucet.script_pubkey:
+                chain._wallet.add_coinbase(coinbase.txid)
+        last = chain.tree.find(tip)
+        if last is None:
+            raise UsageError(f"the chain's last block {tip} is not among its blocks")
+        chain.tree.activate(last)
+        chain._mined = mined
+        return chain
+
+    @property
+    def mined(self) -> int:
+        """Return how many blocks were ever mined here: the number tells apart blocks that are alike."""
+        return self._mined
 
     @property
     def height(self) -> int:
@@ -174,6 +198,10 @@ class ChainBuilder:
         if stored.undo is None:
             self.coins.move(stored)
         return stored.undo
+
+    def with_funding(self, txs: Iterable[Tx | bytes]) -> list[Tx]:
+        """Return transactions with the faucet's before them that `mine` would put into the block."""
+        return [tx for tx, _ in self._with_funding(txs)]
 
     def unspent(self, outpoint: bytes) -> Coin | None:
         """Return the coin at an outpoint (36 bytes) if it is unspent in the chain's last block.

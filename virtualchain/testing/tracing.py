@@ -145,7 +145,7 @@ class _Recorder:
 
     def handling(self, handle: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handle)
-        def wrapper(table: Table, *arguments: Any, **amounts: Any) -> Any:  # noqa: ANN401 - as `Table` has it
+        def wrapper(table: Table[Any], *arguments: Any, **amounts: Any) -> Any:  # noqa: ANN401 - as `Table` has it
             parts = [*map(repr, arguments), *(f"{name}={amount!r}" for name, amount in amounts.items())]
             call = f"{table.name}.{handle.__name__}({', '.join(parts)})"
             try:

@@ -105,6 +105,17 @@ class BlockTree:
         branch = list(self._branch(tip))
         self.chain[tip.height + 1 - len(branch) :] = reversed(branch)
 
+    @property
+    def blocks(self) -> list[StoredBlock]:
+        """Return all blocks but the genesis block in the order of their arrival, hidden ones among them."""
+        stored = [*self._known.values(), *self._hidden]
+        return sorted((each for each in stored if each.parent is not None), key=lambda each: each.order)
+
+    @property
+    def best(self) -> StoredBlock:
+        """Return the chain's last block, as it is once hidden ones are shown."""
+        return self._hidden_tip or self.tip
+
     def tips(self) -> list[Tip]:
         """List the ends of all branches, the highest first, as `getchaintips` does."""
         parents = {stored.parent for stored in self._known.values()}

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _FOLDER: Final = Path(__file__).parent
 _log = logging.getLogger(__name__)
 
-MENU: Final = (
+_MENU: Final = [
     ("/", "Overview"),
     ("/blocks", "Blocks"),
     ("/reorgs", "Reorganizations"),
     ("/plots", "Plots"),
     ("/sql", "SQL"),
     ("/api", "API"),
-)
+]
 
 _RESERVED: Final = frozenset(
     {"select", "order", "limit", "after", "before", "at", "as_of", "or", "and", "offset", "not.or", "not.and"}
@@ -42,11 +42,19 @@ _RESERVED: Final = frozenset(
 Handler = Callable[[Request], Response]
 
 
+def add_to_menu(path: str, words: str) -> None:
+    """Add a page to the menu of this process, for a program that serves more than the site."""
+    _MENU.append((path, words))
+
+
 @cache
-def environment() -> Environment:
-    """Return the environment of the site's own templates: everything is escaped, nothing may be undefined."""
+def environment(*folders: Path) -> Environment:
+    """Return the environment of the site's own templates, and of those in other folders.
+
+    Everything is escaped, and nothing may be undefined.
+    """
     made = Environment(
-        loader=FileSystemLoader(_FOLDER / "templates"),
+        loader=FileSystemLoader([*folders, _FOLDER / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -65,7 +73,7 @@ def equip(made: Environment) -> None:
             "link": link,
             "with_query": with_query,
             "row_link": row_link,
-            "menu": MENU,
+            "menu": _MENU,
             "program_version": installed_version("virtualchain"),
             "here": "",
             "live": False,

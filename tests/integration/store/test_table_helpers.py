@@ -307,7 +307,7 @@ def test_a_move_keeps_the_sum(fake_node: FakeNode, run: Run, query: Query) -> No
     ]
 
 
-WRONG: dict[str, Callable[[State], object]] = {
+WRONG: dict[str, Callable[[State], Any]] = {
     "find with a limit of -1": lambda state: state.table("queue").find(limit=-1),
     "do not begin with 0 values": lambda state: state.table("notes").find(),
     "do not begin with 3 values": lambda state: state.table("notes").last("ann", 1, 2),

@@ -206,7 +206,7 @@ def test_a_fork_brings_rows_back(
     }
 
 
-WRONG: dict[str, Callable[[State], object]] = {
+WRONG: dict[str, Callable[[State], Any]] = {
     "no such table": lambda state: state.table("nothing"),
     "its column list has the type": lambda state: state.table("lists"),
     "is numeric without a precision": lambda state: state.table("numbers"),

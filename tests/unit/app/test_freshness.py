@@ -12,7 +12,7 @@ from virtualchain.errors import InvalidApp, UsageError
 class Handler:
     """A handler that reads a hash."""
 
-    def parse(self, payload: bytes) -> Any:
+    def parse(self, payload: Any) -> Any:
         """Read it."""
         return {"consensus_hash": payload.hex()}
 

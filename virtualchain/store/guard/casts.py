@@ -70,7 +70,8 @@ class Casts:
         if element in self._catalog.enums or element in _READABLE_TYPES:
             return
         if element not in NUMBER_TYPES | {"jsonb"}:
-            yield f"a cast to {target} depends on the server's version, clock or settings"
+            reason = f"a cast to {target} depends on the server's version, clock or settings"
+            yield f"{reason} (read it in Python, and pass the value)"
         elif not (element == target == "jsonb" and is_json(node.this)) and not self._is_no_text(
             node.this, element
         ):

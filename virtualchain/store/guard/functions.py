@@ -10,6 +10,7 @@ from typing import Final
 from sqlglot import Token, TokenType
 
 from virtualchain.store.guard.catalog import AreImmutable
+from virtualchain.store.guard.refusal import Section
 from virtualchain.store.guard.tokens import is_word
 
 _SYNTAX: Final = frozenset(
@@ -59,21 +60,46 @@ _ORDERED_AGGREGATES: Final = frozenset(
 """Aggregates whose result depends on the order of their input."""
 
 
+_INSTEAD: Final = {
+    **dict.fromkeys(
+        ("clock_timestamp", "now", "statement_timestamp", "timeofday", "transaction_timestamp"),
+        "pass state.block_time",
+    ),
+    **dict.fromkeys(
+        ("gen_random_uuid", "nextval", "random", "uuidv4", "uuidv7"),
+        "derive it from txid and vtxindex, as md5 or sha256 of them",
+    ),
+    **dict.fromkeys(("concat", "concat_ws", "format"), "write coalesce(a, '') || b"),
+    **dict.fromkeys(
+        ("json_build_object", "jsonb_build_object", "row_to_json", "to_json", "to_jsonb"),
+        "pass virtualchain.Jsonb({…})",
+    ),
+    **dict.fromkeys(("json_agg", "jsonb_agg"), "write array_agg(x ORDER BY id)"),
+    **dict.fromkeys(("cbrt", "pow", "power", "sqrt"), "use whole numbers, or math.isqrt in Python"),
+    "array_to_string": "write string_agg(x, ',' ORDER BY id)",
+    "to_char": "write lpad(n::text, 3, '0')",
+}
+"""What to write instead of a function."""
+_IN_PYTHON: Final = "compute it in Python, and pass the value"
+
+
 def function_complaints(
     tokens: Sequence[Token], ctes: Collection[str], are_immutable: AreImmutable
-) -> Iterator[str]:
+) -> Iterator[tuple[str, Section]]:
     """Yield what is wrong with the functions that a statement with these WITH queries calls."""
     calls = _calls(tokens, ctes)
     known = are_immutable(frozenset(calls)) if calls else {}
     for name in sorted(calls):
         if name in _EXCLUDED_FUNCTIONS or _HASH.search(name):
-            yield f"the results of {name} differ between versions of PostgreSQL, or are floats"
+            reason = f"the results of {name} differ between versions of PostgreSQL, or are floats"
+            yield f"{reason} ({_INSTEAD.get(name, _IN_PYTHON)})", "versions"
         elif name not in known:
-            yield f"{name} is not a built-in function"
+            yield f"{name} is not a built-in function ({_IN_PYTHON})", "volatile-functions"
         elif not known[name] and name not in _ALLOWED_FUNCTIONS:
-            yield f"{name} may depend on the clock, the session, chance or settings"
+            reason = f"{name} may depend on the clock, the session, chance or settings"
+            yield f"{reason} ({_INSTEAD.get(name, _IN_PYTHON)})", "volatile-functions"
         elif name in _ORDERED_AGGREGATES and not calls[name]:
-            yield f"the result of {name} depends on the order of rows (add ORDER BY inside)"
+            yield f"the result of {name} depends on the order of rows (add ORDER BY inside)", "row-order"
 
 
 def _calls(tokens: Sequence[Token], ctes: Collection[str]) -> dict[str, bool]:

@@ -48,9 +48,9 @@ def literal_complaints(token: Token, before: TokenType | None, source: str) -> I
         TokenType.UNICODE_STRING,
     }
     if before in STRINGS or (has_escapes and not _ESCAPES.fullmatch(source)):
-        yield f"a string literal is written in parts or with escapes ('{token.text}')"
+        yield f"a string literal is written in parts or with escapes ('{token.text}'; pass a parameter)"
     if token.token_type is TokenType.UNICODE_STRING:
-        yield f"a string literal is written with escapes ('{token.text}')"
+        yield f"a string literal is written with escapes ('{token.text}'; pass a parameter)"
     parts = [part for part in _LIST.split(token.text) if part]
     is_list = all(NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
     if is_list and any(map(_NEW_NUMBER.fullmatch, parts)):
@@ -65,7 +65,7 @@ def literal_complaints(token: Token, before: TokenType | None, source: str) -> I
         depth += {"[": 1, "{": 1, "(": 1, "]": -1, "}": -1, ")": -1}.get(character, 0)
         deepest = max(depth, deepest)
     if deepest > DEEPEST:
-        yield f"a literal is nested deeper than {DEEPEST}"
+        yield f"a literal is nested deeper than {DEEPEST} (pass a parameter)"
 
 
 def moment_complaints(token: Token) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlglot import exp
 
-from virtualchain.store.guard.refusal import ForbiddenStatement, short
+from virtualchain.store.guard.refusal import forbidden
 
 PARAMETER: Final = "vc_parameter_"
 """How a parameter is named in the text that sqlglot reads; its number follows, from 1."""
@@ -14,10 +14,7 @@ PARAMETER: Final = "vc_parameter_"
 def number_parameters(statement: str, *, has_parameters: bool) -> tuple[str, str, tuple[str | int, ...]]:
     """Rewrite psycopg's placeholders: as $1 … for the server, and as names that sqlglot reads as columns."""
     if PARAMETER in statement.lower():
-        raise ForbiddenStatement(
-            f"{PARAMETER} stands for parameters here (use another name), so this may not run: "
-            f"{short(statement)}"
-        )
+        raise forbidden(f"{PARAMETER} stands for parameters here (use another name)", statement, "sql-text")
     parameters: list[str | int] = []
     if not has_parameters:
         return statement, statement, ()
@@ -37,9 +34,7 @@ def number_parameters(statement: str, *, has_parameters: bool) -> tuple[str, str
             statement[max(0, match.start() - 1) : match.start()] + statement[match.end() : match.end() + 1]
         )
         if match["form"] is not None and re.search(r"[\w$]", around):
-            raise ForbiddenStatement(
-                f"a parameter is part of a word, so this may not run: {short(statement)}"
-            )
+            raise forbidden("a parameter is part of a word (put spaces around it)", statement, "sql-text")
         number = None if match["form"] is None else place(match)
         server += [between, "%" if number is None else f"${number}"]
         reader += [between, "%" if number is None else f"{PARAMETER}{number}"]

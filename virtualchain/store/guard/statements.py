@@ -22,7 +22,7 @@ from virtualchain.store.guard.casts import Casts
 from virtualchain.store.guard.catalog import Catalog
 from virtualchain.store.guard.functions import function_complaints
 from virtualchain.store.guard.parameters import number_parameters
-from virtualchain.store.guard.refusal import ForbiddenStatement, short
+from virtualchain.store.guard.refusal import forbidden, in_section
 from virtualchain.store.guard.row_order import RowOrder
 from virtualchain.store.guard.shape import has_safe_shape
 from virtualchain.store.guard.sources import Reader
@@ -75,9 +75,7 @@ def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statem
         with ThreadPoolExecutor(1) as thread:  # its stack is empty, however deep the caller's is
             return thread.submit(_examine, statement, catalog, has_parameters=has_parameters).result()
     except _UNREADABLE as error:
-        raise ForbiddenStatement(
-            f"this statement cannot be analyzed, so it may not run: {short(statement)}"
-        ) from error
+        raise forbidden("it cannot be analyzed (write it in a simpler way)", statement, "versions") from error
 
 
 def _is_shallow() -> bool:
@@ -92,22 +90,19 @@ def _is_shallow() -> bool:
 
 def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statement:
     if len(statement) > _LONGEST:
-        raise ForbiddenStatement(
-            f"a statement has at most {_LONGEST} characters (pass a list as one parameter): "
-            f"{short(statement)}"
-        )
+        limit = f"a statement has at most {_LONGEST} characters (pass a list as one parameter)"
+        raise forbidden(limit, statement, "versions")
     numbered, readable, parameters = number_parameters(statement, has_parameters=has_parameters)
     tokens = sqlglot.tokenize(readable, read=DIALECT)
     for complaint in text_complaints(readable, tokens, len(parameters)):
-        raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
+        raise forbidden(complaint, statement, "sql-text")
     parser = Dialect.get_or_raise(DIALECT).parser()
     is_allowed = bool(tokens) and tokens[0].text.lower() in _STARTS
     trees = [tree for tree in parser.parse(tokens, readable) if tree] if is_allowed else []
     if len(trees) != 1 or not isinstance(trees[0], _KINDS):
-        raise ForbiddenStatement(
-            "a reducer runs one SELECT, INSERT, UPDATE, DELETE, MERGE or VALUES at a time (transaction, "
-            f"settings and schema are the engine's), so this may not run: {short(statement)}"
-        )
+        kinds = "a reducer runs one SELECT, INSERT, UPDATE, DELETE, MERGE or VALUES at a time"
+        engines = "transaction, settings and schema are the engine's"
+        raise forbidden(f"{kinds} ({engines})", statement, "one-statement")
     (tree,) = trees
     for identifier in tree.find_all(exp.Identifier):
         if not identifier.quoted:  # as the server reads it
@@ -121,10 +116,10 @@ def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> State
         Syntax(tree, catalog, reader, casts).complaints(),
         word_complaints(tokens, readable, tables),
         function_complaints(tokens, reader.ctes, catalog.are_immutable),
-        rows.complaints(),
+        in_section("row-order", rows.complaints()),
     )
-    for complaint in complaints:
-        raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
+    for complaint, section in complaints:
+        raise forbidden(complaint, statement, section)
     writes = tree.find(exp.Insert, exp.Update, exp.Delete, exp.Merge) is not None
     may_reject = has_safe_shape(tree, catalog, reader, rows)
     return Statement(

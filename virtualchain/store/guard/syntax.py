@@ -7,24 +7,51 @@ from sqlglot import exp
 
 from virtualchain.store.guard.casts import Casts
 from virtualchain.store.guard.catalog import Catalog
+from virtualchain.store.guard.refusal import Section, in_section
 from virtualchain.store.guard.sources import Reader, depth
 from virtualchain.store.guard.tokens import DIALECT
 
 _LONGEST_CHAIN: Final = 1_000
 """Levels of a syntax tree, in which each operator of a chain is one."""
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
-_UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], ...]] = (
-    ((exp.Command, exp.Into, exp.Create, exp.Drop, exp.Copy), "it does more than read and write rows"),
-    (exp.TableSample, "TABLESAMPLE depends on chance and on where rows are stored"),
-    (exp.AtTimeZone, "AT TIME ZONE depends on the host's time zones"),
-    ((exp.Pow, exp.Sqrt, exp.Cbrt), "powers and roots are floats"),
+_IN_PYTHON: Final = "(do it in Python, and pass the value)"
+_UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str, Section], ...]] = (
+    (
+        (exp.Command, exp.Into, exp.Create, exp.Drop, exp.Copy),
+        "it does more than read and write rows (declare tables in the projections)",
+        "one-statement",
+    ),
+    (
+        exp.TableSample,
+        "TABLESAMPLE depends on chance and on where rows are stored (choose rows by their keys)",
+        "row-order",
+    ),
+    (
+        exp.AtTimeZone,
+        "AT TIME ZONE depends on the host's time zones (keep seconds in a bigint)",
+        "volatile-functions",
+    ),
+    (
+        (exp.Pow, exp.Sqrt, exp.Cbrt),
+        "powers and roots are floats (use whole numbers, or math.isqrt in Python)",
+        "versions",
+    ),
     (
         (exp.JSONBPathExists, exp.MatchAgainst),
-        "jsonpath and text search differ between versions of PostgreSQL",
+        f"jsonpath and text search differ between versions of PostgreSQL {_IN_PYTHON}",
+        "versions",
     ),
-    (exp.JSON, "only newer versions of PostgreSQL have IS JSON"),
-    (exp.JSONKeyValue, "only newer versions of PostgreSQL have this form of JSON_OBJECT"),
-    (exp.Interval, "how text is read as an interval depends on the server's version"),
+    (exp.JSON, f"only newer versions of PostgreSQL have IS JSON {_IN_PYTHON}", "versions"),
+    (
+        exp.JSONKeyValue,
+        "only newer versions of PostgreSQL have this form of JSON_OBJECT (pass virtualchain.Jsonb({…}))",
+        "versions",
+    ),
+    (
+        exp.Interval,
+        "how text is read as an interval depends on the server's version (keep seconds in a bigint)",
+        "sql-text",
+    ),
 )
 """Syntax whose result may depend on more than values."""
 
@@ -38,44 +65,46 @@ class Syntax:
         self._reader = reader
         self._casts = casts
 
-    def complaints(self) -> Iterator[str]:
-        """Yield what is wrong, from the top of the tree down."""
+    def complaints(self) -> Iterator[tuple[str, Section]]:
+        """Yield what is wrong, from the top of the tree down, with the section that explains it."""
         if depth(self._tree) > _LONGEST_CHAIN:
-            yield f"it has a chain of more than {_LONGEST_CHAIN} operators (pass a list as one parameter)"
+            limit = f"it has a chain of more than {_LONGEST_CHAIN} operators (pass a list as one parameter)"
+            yield limit, "versions"
         for node in self._tree.walk():
             yield from self._node(node)
 
-    def _node(self, node: exp.Expr) -> Iterator[str]:
-        for kinds, complaint in _UNSOUND:
+    def _node(self, node: exp.Expr) -> Iterator[tuple[str, Section]]:
+        for kinds, complaint, section in _UNSOUND:
             if isinstance(node, kinds):
-                yield complaint
+                yield complaint, section
         match node:
             case exp.Table():
-                yield from self._table(node)
+                yield from in_section("own-tables", self._table(node))
             case exp.Column() | exp.Dot():
-                yield from self._column(node)
+                yield from in_section("own-tables", self._column(node))
             case exp.Lock() if node.args.get("wait") is not None:
-                yield "NOWAIT and SKIP LOCKED depend on other sessions"
+                yield "NOWAIT and SKIP LOCKED depend on other sessions (leave them out)", "one-statement"
             case exp.Collate() if node.expression.name not in {"C", "POSIX"}:
-                yield f"the collation {node.expression.name} depends on the host"
+                name = node.expression.name
+                yield f'the collation {name} depends on the host (leave it out, or write "C")', "versions"
             case exp.Cast():
-                yield from self._casts.complaints(node)
-        yield from self._newer(node)
+                yield from in_section("sql-text", self._casts.complaints(node))
+        yield from in_section("versions", self._newer(node))
 
     def _newer(self, node: exp.Expr) -> Iterator[str]:
         """Look for what only newer versions of PostgreSQL have."""
         match node:
             case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
                 if not node.alias:
-                    yield "only newer versions of PostgreSQL take a subquery in FROM without a name"
+                    yield "only newer versions of PostgreSQL take a subquery in FROM without AS (name it)"
             case exp.Merge() if node.args.get("returning") is not None:
-                yield "only newer versions of PostgreSQL have MERGE … RETURNING"
+                yield "only newer versions of PostgreSQL have MERGE … RETURNING (query the rows)"
             case exp.Column() if node.table in {"old", "new"} and node.find_ancestor(exp.Returning):
-                yield "only newer versions of PostgreSQL have old and new in RETURNING"
+                yield "only newer versions of PostgreSQL have old and new in RETURNING (name columns)"
             case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
-                yield f"only newer versions of PostgreSQL have {node.name} with two arguments"
+                yield f"only newer versions of PostgreSQL have {node.name} with two arguments (pass one)"
             case exp.Is() if node.expression.name == "normalized":
-                yield "what is normalized depends on the server's version of Unicode"
+                yield f"what is normalized depends on the server's version of Unicode {_IN_PYTHON}"
             case exp.Max() | exp.Min() | exp.Reverse():
                 value = node.this.unnest()
                 is_row = isinstance(value, exp.Tuple) or (
@@ -85,7 +114,7 @@ class Syntax:
                 )
                 is_bytes = isinstance(value, exp.Column) and self._reader.origin(value) == "bytea"
                 if is_row or is_bytes or (isinstance(value, exp.Anonymous) and value.name.lower() == "row"):
-                    yield f"only newer versions of PostgreSQL have {node.key} of such a value"
+                    yield f"only newer versions of PostgreSQL have {node.key} of such a value (use ORDER BY)"
 
     def _table(self, node: exp.Table) -> Iterator[str]:
         if not isinstance(node.this, exp.Identifier):
@@ -93,14 +122,14 @@ class Syntax:
         if node.args.get("db") is not None:
             yield f"{node.sql(DIALECT)} lies outside the app's tables (name its own without a schema)"
         elif node.name not in self._catalog.tables and node.name not in self._reader.ctes:
-            yield f"{node.name} is not a projection of the app"
+            yield f"{node.name} is not a projection of the app (declare it, or name one of its tables)"
 
     def _column(self, node: exp.Expr) -> Iterator[str]:
         parts = [part for part in node.find_all(exp.Identifier) if part.parent is node]
         if not parts:
             return
         if isinstance(node, exp.Column) and node.args.get("db") is not None:
-            yield f"{node.sql(DIALECT)} names a schema"
+            yield f"{node.sql(DIALECT)} names a schema (name the table alone)"
         name = (parts[0] if isinstance(node, exp.Column) else parts[-1]).name
         if name in _SYSTEM_COLUMNS:
-            yield f"the system column {name} depends on where rows are stored"
+            yield f"the system column {name} depends on where rows are stored (use the primary key)"

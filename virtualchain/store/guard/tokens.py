@@ -36,7 +36,7 @@ def text_complaints(text: str, tokens: Sequence[Token], parameters: int) -> Iter
         yield "it contains a space that is not one everywhere (use spaces, tabs and line ends)"
     places = {token.text for token in tokens if token.token_type not in STRINGS}
     if not all(f"{PARAMETER}{place}" in places for place in range(1, parameters + 1)):
-        yield "a parameter stands inside a literal, a name or a comment"
+        yield "a parameter stands inside a literal, a name or a comment (move it out of the quotes)"
     depth = dimensions = 0
     for token, after in zip(tokens, [*tokens[1:], None], strict=False):
         word = text[token.start : token.end + 1]
@@ -44,13 +44,13 @@ def text_complaints(text: str, tokens: Sequence[Token], parameters: int) -> Iter
         if token.token_type in STRINGS:
             continue
         if word == "$":
-            yield "parameters are %s or %(name)s"
+            yield "$ is no parameter (write %s or %(name)s)"
         is_number = token.token_type is TokenType.NUMBER
         if word[0].isdigit() and (not NUMBER.fullmatch(word) or (is_number and beside and is_word(beside))):
             yield "such a number is read by newer versions of PostgreSQL only (write decimal digits)"
         is_escape = word.lower() == "u" and beside is not None and beside.token_type is TokenType.AMP
         if is_escape and text[token.end + 2 : token.end + 3] == '"':
-            yield "a name is written with escapes"
+            yield "a name is written with escapes (write its letters)"
         depth += {"(": 1, "[": 1, "case": 1, ")": -1, "]": -1, "end": -1}.get(word.lower(), 0)
         dimensions += {"[": 1, "]": -1}.get(word, 0)
         if depth > _DEEPEST_SYNTAX or dimensions > _MOST_DIMENSIONS:

@@ -13,11 +13,13 @@ blocks that it mines on regtest.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 from virtualchain.errors import UsageError
 from virtualchain.testing.chain import PREMINE, BuiltBlock, ChainBuilder
+from virtualchain.testing.fakenode.saving import load_chain, save_chain
 from virtualchain.testing.fakenode.server import LoopbackServer
 from virtualchain.testing.fakenode.service import Service
 from virtualchain.testing.fakenode.state import NodeState
@@ -61,6 +63,20 @@ class FakeNode:
     ) -> Self:
         """Serve existing blocks (see `ChainBuilder.from_blocks`); `options` are those of the class."""
         return cls(chain=ChainBuilder.from_blocks(network, blocks), **options)
+
+    @classmethod
+    def load(
+        cls,
+        file: Path,
+        **options: Any,  # noqa: ANN401 - they are the class's own
+    ) -> Self:
+        """Continue the chain that another node saved; raises UsageError if the file holds none."""
+        return cls(chain=load_chain(file), **options)
+
+    def save(self, file: Path) -> None:
+        """Save the chain with all its branches, so that `load` continues it; see `save_chain`."""
+        with self._lock:
+            save_chain(self.chain, file)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,3 @@
+-- name: copy_database
+-- Create a database as a copy of one that nobody is connected to.
+CREATE DATABASE {name} TEMPLATE {template};

@@ -1,0 +1,82 @@
+"""Where a function depends on the order of a set: that of text differs with each process."""
+
+import ast
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from virtualchain.app.source import Function
+
+_ORDERED: Final = frozenset({"enumerate", "iter", "list", "next", "tuple", "zip"})
+"""Builtins that keep the order of what they get."""
+_UNORDERED: Final = frozenset(
+    {"all", "any", "dict", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
+)
+"""Builtins whose result does not depend on the order of what they get, or only as a dict does."""
+_SET_METHODS: Final = frozenset({"copy", "difference", "intersection", "symmetric_difference", "union"})
+_SET_TYPES: Final = frozenset({"set", "frozenset", "AbstractSet", "Set", "FrozenSet"})
+
+
+class SetOrder:
+    """Finds the places; `is_set` says whether a name or a call is a set for reasons beyond the function."""
+
+    def __init__(self, tree: Function, is_set: Callable[[ast.expr], bool]) -> None:
+        self._is_known_set = is_set
+        self._locals: set[str] = set()
+        assigned: dict[str, list[ast.expr | None]] = {}
+        for node in ast.walk(tree):
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    assigned.setdefault(name, []).append(value)
+                case ast.AnnAssign(target=ast.Name(id=name), value=value, annotation=kind):
+                    assigned.setdefault(name, []).append(_typed(kind) or value)
+                case ast.arg(arg=name, annotation=kind):
+                    assigned.setdefault(name, []).append(None if kind is None else _typed(kind))
+        for name, values in assigned.items():  # in the order of the code: one may be made of another
+            if all(value is not None and self._is_set(value) for value in values):
+                self._locals.add(name)
+        self._unordered = {
+            id(argument)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _UNORDERED
+            for argument in node.args
+        }
+
+    def at(self, node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+        """Yield what depends on the order of a set in one node: what it is, and where."""
+        match node:
+            case ast.For(iter=source) if self._is_set(source):
+                yield f"for … in {ast.unparse(source)}", node
+            case ast.ListComp() | ast.GeneratorExp() | ast.DictComp() if id(node) not in self._unordered:
+                for part in node.generators:
+                    if self._is_set(part.iter):
+                        yield f"for … in {ast.unparse(part.iter)}", node
+            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _ORDERED:
+                if id(node) not in self._unordered and any(map(self._is_set, arguments)):
+                    yield ast.unparse(node), node
+            case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]) if self._is_set(owner):
+                yield ast.unparse(node), node
+            case ast.Call(func=ast.Attribute(attr="join"), args=[source]) if self._is_set(source):
+                yield ast.unparse(node), node
+
+    def _is_set(self, node: ast.expr) -> bool:
+        match node:
+            case ast.Set(elts=elements):
+                return not all(
+                    isinstance(each, ast.Constant) and isinstance(each.value, int) for each in elements
+                )
+            case ast.SetComp():
+                return True
+            case ast.BinOp(left=left, right=right, op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
+                return self._is_set(left) or self._is_set(right)
+            case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _SET_METHODS:
+                return self._is_set(owner)
+            case ast.Name(id=name) if name in self._locals:
+                return True
+        return self._is_known_set(node)
+
+
+def _typed(annotation: ast.expr) -> ast.expr | None:
+    """Return an expression that is a set, if an annotation says that a value is one."""
+    base = annotation.value if isinstance(annotation, ast.Subscript) else annotation
+    name = base.id if isinstance(base, ast.Name) else base.attr if isinstance(base, ast.Attribute) else None
+    return ast.SetComp(ast.Name("each"), []) if name in _SET_TYPES else None
