@@ -40,7 +40,9 @@ BASES = {
         "virtualchain/store/guard",
     ),
     "docs/names.md": ("virtualchain/examples/names",),
+    "docs/reducers.md": ("virtualchain/examples/points",),
     "docs/runes.md": ("virtualchain/examples/runes",),
+    "docs/wasm.md": ("virtualchain/examples/points", "virtualchain/examples/points/wasm"),
 }
 """Pages about some folders, which name files without them."""
 SHARED = re.compile(r"(?:\.\./)?shared/(?:data|tools)\b")
