@@ -55,6 +55,10 @@ _TOOLS: Final = frozenset(
 )
 """Modules and packages that may do on behalf of a callback what the callback may not."""
 _IMPORT: Final = "importlib._bootstrap"
+_WAY: Final = ("virtualchain.app.", "virtualchain.lib.", "virtualchain.testing.")
+"""Rooms of the engine that call the author's functions; what others of its rooms do is not the author's."""
+_WASM: Final = "virtualchain.app.wasm"
+"""The room that calls a WebAssembly module: what it does to that end is the engine's."""
 
 
 class ForbiddenCall(UsageError):
@@ -174,7 +178,7 @@ def _catch(rule: Rule, what: str) -> None:
             return
         modules.append(str(frame.f_globals.get("__name__")))
         frame = frame.f_back
-    while modules and package(modules[-1]) is None:  # the engine's way to the callback
+    while modules and modules[-1].startswith(_WAY) and not modules[-1].startswith(_WASM):
         modules.pop()
     if any(map(_is_allowed, modules)):
         return
