@@ -12,8 +12,8 @@ release = version = installed_version("virtualchain")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "generated"]
 exclude_patterns = ["deploy"]
-suppress_warnings: list[str] = []
 default_role = "literal"  # in docstrings, single backticks are code
+smartquotes = False  # two hyphens begin an option
 toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 6

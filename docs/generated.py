@@ -24,6 +24,7 @@ PAGES: Final = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
 """Files at the top of the repository that become pages, by the page's name."""
 
 _PLACES: Final = {ROOT / file: f"/{page}.md" for page, file in (*PAGES.items(), ("index", "README.md"))}
+_MADE_BY_THE_ENGINE: Final = {"virtualchain.State", "virtualchain.store.tables.Table"}
 _LINK: Final = re.compile(r"(?<=\]\()(?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?(?=\))")
 _MARK: Final = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
 
@@ -202,9 +203,11 @@ def _target(file: Path, here: Path) -> str:
     return _PLACES.get(file) or os.path.relpath(file, here)
 
 
-def signature(*event: object) -> tuple[str | None, object] | None:
-    """Write a default that is made for each object as a value, so that the signature is Python."""
-    text, returns = event[-2:]
+def signature(*event: object) -> tuple[str, object] | None:
+    """Write a default that is made for each object as a value; leave out how the engine makes its objects."""
+    name, (text, returns) = event[2], event[-2:]
+    if name in _MADE_BY_THE_ENGINE:
+        return "", returns
     return (text.replace("<factory>", "{}"), returns) if isinstance(text, str) else None
 
 

@@ -32,6 +32,8 @@ LONG = (
     "acceptance/test_cli_run.py",
     "acceptance/test_cli_hung.py",
     "acceptance/test_readme.py",
+    "acceptance/test_site.py",
+    "acceptance/test_snippets.py",
 )
 """The files that take longest: they come first, so that no process still has one when the others are done."""
 

@@ -18,6 +18,7 @@ ELSEWHERE = {
     *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),
     *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader", "db upgrade"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
+    *("init", "completion"),
 }
 """Commands that need a scenario: their own tests cover --json."""
 COMMANDS = (

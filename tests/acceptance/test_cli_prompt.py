@@ -72,6 +72,9 @@ def test_sql_without_a_query_becomes_psql(cli: Commands, deployed: str) -> None:
     )
 
 
+NOTARY = "--app virtualchain.examples.notary"
+
+
 @pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
 def test_the_prompt_reads_and_does_not_write(cli: Commands, deployed: str) -> None:
     """Unqualified names work in psql as in `sql`, and it cannot write."""
@@ -119,13 +122,14 @@ def test_the_prompt_has_no_json(inside: Inside) -> None:
     ("shell", "shown"), [("bash", "complete -"), ("zsh", "#compdef"), ("fish", "complete -")]
 )
 def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown: str) -> None:
-    """The script of each shell calls `virtualchain` for the completions."""
-    inside.set(_VIRTUALCHAIN_COMPLETE=f"{shell}_source")
+    """A command, or a variable, prints the script, which calls `virtualchain` for the completions."""
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("bash is not installed, and click asks it for its version")
-    done = inside()
+    done = inside("completion", shell)
     assert shown in done.out
     assert f"_VIRTUALCHAIN_COMPLETE={shell}_complete" in done.out
+    inside.set(_VIRTUALCHAIN_COMPLETE=f"{shell}_source")
+    assert inside().out.strip() == done.out.strip()
 
 
 @pytest.mark.parametrize(
@@ -137,11 +141,23 @@ def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown:
         ("virtualchain --data", ["--database"]),
         ("virtualchain sync --data", ["--database"]),
         ("virtualchain ops --newest", ["--newest-first"]),
+        (f"virtualchain {NOTARY} resume n", ["notary"]),
+        (f"virtualchain {NOTARY} send notary c", ["claim"]),
+        ("virtualchain send --dry-run virtualchain.examples.notary r", ["revoke"]),
+        (f"virtualchain {NOTARY} preview notary claim sh", ["sha256="]),
+        (f"virtualchain {NOTARY} preview notary claim sha256=ab sh", []),
+        (f"virtualchain {NOTARY} prove-row notary d", ["documents"]),
+        ("virtualchain --app no.such.module send n", []),
+        ("virtualchain --app apps send notes x", []),
+        ("virtualchain --app loud resume l", ["loud"]),
     ],
 )
 def test_words_are_completed(inside: Inside, words: str, completed: list[str]) -> None:
     """Commands, and options before and after them, are completed without running anything."""
+    (inside.folder / "loud.py").write_text(
+        'from apps import *\nnotes.name = "loud"\napp = notes\nprint("Hi")\n'
+    )
     count = len(words.split()) - 1
     inside.set(_VIRTUALCHAIN_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
     done = inside()
-    assert (done.out.splitlines(), done.err) == ([f"plain,{word}" for word in completed], "")
+    assert (done.out.split(), done.err) == ([f"plain,{word}" for word in completed], "")

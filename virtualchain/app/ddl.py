@@ -10,6 +10,7 @@ _PART: Final = re.compile(rf"(?P<quoted>{QUOTED})|(?:\s|--[^\n]*|/\*.*?\*/)+", r
 _STATEMENT: Final = re.compile(rf"(?:{QUOTED}|[^;])*+(?:;|\Z)", re.DOTALL)
 _COMMENT: Final = re.compile(r"\s*COMMENT\s+ON\s", re.IGNORECASE)
 _NAME: Final = r'[A-Za-z_]\w*|"(?:[^"]|"")+"'
+_CREATED: Final = re.compile(rf"\s*CREATE TABLE (?:IF NOT EXISTS )?(?P<table>{_NAME})", re.IGNORECASE)
 _REWORDABLE: Final = re.compile(
     rf"(?P<start>\s*COMMENT ON (?P<kind>TABLE|COLUMN) (?P<table>{_NAME})(?:\.(?P<column>{_NAME}))? IS )"
     r"'(?:[^']|'')*'(?P<end>\s*;?)",
@@ -44,6 +45,12 @@ def with_comments(text: str, comments: Mapping[tuple[str, ...], str | None]) -> 
         return f"{match['start']}'{comment.replace(chr(39), chr(39) * 2)}'{match['end']}"
 
     return "".join(map(reworded, _statements(text)))
+
+
+def table_names(text: str) -> list[str]:
+    """Return the names of the tables that SQL creates, in order."""
+    matches = (_CREATED.match(statement) for statement in _statements(text))
+    return [_unquoted(match["table"]) for match in matches if match is not None]
 
 
 def _statements(text: str) -> list[str]:

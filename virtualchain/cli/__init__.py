@@ -6,7 +6,6 @@ They import what they need when they run, so that help appears at once.
 
 import os
 import sys
-from typing import Final
 
 import click
 from click.shell_completion import shell_complete
@@ -14,14 +13,16 @@ from click.shell_completion import shell_complete
 from virtualchain.cli import log
 from virtualchain.cli.builds import compare, drop, remove, replay, swap, upgrade
 from virtualchain.cli.checkpoint import checkpoint
+from virtualchain.cli.completing import COMPLETE, completion
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.dev import dev as dev_command
 from virtualchain.cli.doctor import doctor as doctor_command
 from virtualchain.cli.forks import pin, rollback, unpin
+from virtualchain.cli.init import init
 from virtualchain.cli.nodes import compare_nodes
-from virtualchain.cli.options import EXAMPLE, Group, Options
+from virtualchain.cli.options import Group, Options
 from virtualchain.cli.preview import preview
 from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
@@ -37,16 +38,14 @@ from virtualchain.cli.transfer import export, import_
 from virtualchain.cli.verify import verify as verify_command
 from virtualchain.cli.webhooks import webhooks
 
-_EPILOG = f"""\b
-Try:  virtualchain demo
-      virtualchain {EXAMPLE} sync
+_EPILOG = """\b
+Begin with:  virtualchain init points
+             virtualchain demo --serve
+Read next:   README.md, docs/tutorial.md
 
 Each option above also works after the command, as an environment variable
 (such as VIRTUALCHAIN_DATABASE), and as a setting in virtualchain.toml.
 """
-
-_COMPLETE: Final = "_VIRTUALCHAIN_COMPLETE"
-"""The environment variable by which a shell asks for its completion script, or for a word's completions."""
 
 
 @click.group(cls=Group, is_root=True, invoke_without_command=True, epilog=_EPILOG)
@@ -57,46 +56,17 @@ def program(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (
-    demo_command,
-    dev_command,
-    sync_command,
-    run,
-    status_command,
-    doctor_command,
-    ops,
-    consensus,
-    sql,
-    watch,
-    serve,
-    webhooks,
-    preview,
-    send,
-    prove,
-    state_root,
-    prove_row,
-    check_proof,
-    export,
-    import_,
-    advance,
-    resume,
-    rollback,
-    pin,
-    unpin,
-    prune,
-    verify_command,
-    compare_nodes,
-    upgrade,
-    replay,
-    compare,
-    swap,
-    drop,
-    remove,
-    checkpoint,
-    migrate,
-    db_command,
-):
-    program.add_command(_command)
+program.add_section("Make an app", init, dev_command, demo_command)
+program.add_section("Run it", sync_command, run, status_command, doctor_command)
+program.add_section("Read its state", ops, consensus, sql, watch, serve, webhooks)
+program.add_section("Write inputs", preview, send)
+program.add_section("When an app stops, or the chain splits", resume, rollback, pin, unpin)
+program.add_section("Change an app", upgrade, replay, compare, swap, drop, remove)
+program.add_section(
+    "Prove, and check", prove, state_root, prove_row, check_proof, verify_command, compare_nodes
+)
+program.add_section("Move and trim a deployment", checkpoint, export, import_, advance, prune)
+program.add_section("Look after the database and the shell", migrate, db_command, completion)
 
 
 def main() -> None:
@@ -104,8 +74,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if instruction := os.environ.get(_COMPLETE):
-        sys.exit(shell_complete(program, {"obj": Options()}, "virtualchain", _COMPLETE, instruction))
+    if instruction := os.environ.get(COMPLETE):
+        sys.exit(shell_complete(program, {"obj": Options()}, "virtualchain", COMPLETE, instruction))
     log.set_up(sys.argv[1:], os.environ)
     options = Options()
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from virtualchain.cli.completing import complete_apps
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, say, write_fields, write_json, write_rows
 from virtualchain.cli.process import Signals
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.compare import Comparison
     from virtualchain.engine.rebuild import Replayed
 
-_app_argument = click.argument("name", metavar="APP")
+_app_argument = click.argument("name", metavar="APP", shell_complete=complete_apps)
 _build_argument = click.argument("build", metavar="BUILD")
 
 

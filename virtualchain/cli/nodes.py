@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from virtualchain.cli.completing import complete_apps
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import say, visible, write_fields, write_json
 from virtualchain.cli.progress import Ticker
@@ -18,7 +19,7 @@ _SHOWN: Final = ("version", "block_id", "consensus_hash", "state_hash")
 
 @click.command("compare-nodes", cls=Command)
 @click.argument("url")
-@click.argument("names", metavar="[APP]...", nargs=-1)
+@click.argument("names", metavar="[APP]...", nargs=-1, shell_complete=complete_apps)
 @pass_options
 def compare_nodes(options: Options, url: str, names: tuple[str, ...]) -> None:
     """Find the first block at which another node differs.

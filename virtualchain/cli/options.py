@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from virtualchain.cli.examples import LESSONS
 from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
 from virtualchain.metrics import READY_LAG
@@ -207,6 +208,11 @@ class Command(click.Command):
         super().__init__(*arguments, **{"epilog": EPILOG, **attributes})
         self.params += global_options(hidden=True)
 
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples and the page to read next, then where the global options are."""
+        _write_lesson(context, formatter)
+        super().format_epilog(context, formatter)
+
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the global options as well, although the command's help does not show them."""
         items = super().shell_complete(context, incomplete)
@@ -226,11 +232,55 @@ class Group(click.Group):
     def __init__(self, *arguments: Any, is_root: bool = False, **attributes: Any) -> None:  # noqa: ANN401 - click's own
         super().__init__(*arguments, **{"epilog": None if is_root else EPILOG, **attributes})
         self.params += global_options(hidden=not is_root)
+        self.sections: dict[str, tuple[click.Command, ...]] = {}
+
+    def add_section(self, title: str, *commands: click.Command) -> None:
+        """Add commands that the help lists together, under a title."""
+        self.sections[title] = commands
+        for command in commands:
+            self.add_command(command)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List the commands in the order in which a user needs them, not alphabetically."""
         del context
         return list(self.commands)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section before the options, which only those who know the commands need."""
+        if not self.sections:
+            super().format_options(context, formatter)
+            return
+        width = max(map(len, self.commands))
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                room = formatter.width - width - 6
+                formatter.write_dl(
+                    [(str(item.name).ljust(width), item.get_short_help_str(room)) for item in commands]
+                )
+        click.Command.format_options(self, context, formatter)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples and the page to read next, then where the global options are."""
+        _write_lesson(context, formatter)
+        super().format_epilog(context, formatter)
+
+
+def _write_lesson(context: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write how the command of a context is used, as `LESSONS` says."""
+    path: list[str] = []
+    at: click.Context | None = context
+    while at is not None and at.parent is not None:
+        path.insert(0, str(at.info_name))
+        at = at.parent
+    lesson = LESSONS.get(" ".join(path))
+    if lesson is None:
+        return
+    if lesson.examples:
+        with formatter.section("Examples"):
+            for line in lesson.examples:
+                formatter.write(f"{'':{formatter.current_indent}}virtualchain {line}\n")
+    formatter.write_paragraph()
+    formatter.write_text(f"Read next: {lesson.page}")
 
 
 def global_options(*, hidden: bool) -> list[click.Option]:

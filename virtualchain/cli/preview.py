@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from virtualchain.cli.completing import complete_apps, complete_fields, complete_opcodes
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import say, visible, write_json
 from virtualchain.cli.session import existing_database, named_app
@@ -25,9 +26,9 @@ _CHANGE: Final = 100_000
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="APP")
-@click.argument("opcode", metavar="[OPCODE]", required=False)
-@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.argument("name", metavar="APP", shell_complete=complete_apps)
+@click.argument("opcode", metavar="[OPCODE]", required=False, shell_complete=complete_opcodes)
+@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...", shell_complete=complete_fields)
 @click.option(
     "--tx",
     "transactions",

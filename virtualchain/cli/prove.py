@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from virtualchain.cli.completing import complete_apps
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
 from virtualchain.cli.output import counted, say, visible, write_fields, write_json
 from virtualchain.cli.session import open_reading
@@ -22,7 +23,7 @@ _STANDARD_INPUT: Final = "-"
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="APP")
+@click.argument("name", metavar="APP", shell_complete=complete_apps)
 @click.argument("block", type=BLOCK_ID)
 @click.argument("vtxindex", type=click.IntRange(min=0), required=False)
 @click.option(

@@ -2,6 +2,7 @@
 
 import click
 
+from virtualchain.cli.completing import complete_apps, complete_tables
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
 from virtualchain.cli.output import say, visible, write_json
 from virtualchain.cli.session import open_reading
@@ -12,7 +13,7 @@ _block_option = click.option(
 
 
 @click.command("state-root", cls=Command)
-@click.argument("name", metavar="APP")
+@click.argument("name", metavar="APP", shell_complete=complete_apps)
 @_block_option
 @pass_options
 def state_root(options: Options, name: str, block: int | None) -> None:
@@ -34,8 +35,8 @@ def state_root(options: Options, name: str, block: int | None) -> None:
 
 
 @click.command("prove-row", cls=Command)
-@click.argument("name", metavar="APP")
-@click.argument("table")
+@click.argument("name", metavar="APP", shell_complete=complete_apps)
+@click.argument("table", shell_complete=complete_tables)
 @click.argument("key", nargs=-1, required=True)
 @_block_option
 @pass_options

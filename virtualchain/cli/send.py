@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virtualchain.cli.completing import complete_apps, complete_fields, complete_opcodes
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, say, visible, write_fields, write_json, write_json_line
 from virtualchain.cli.session import existing_database, named_app
@@ -24,9 +25,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="APP")
-@click.argument("opcode", metavar="[OPCODE]", required=False)
-@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.argument("name", metavar="APP", shell_complete=complete_apps)
+@click.argument("opcode", metavar="[OPCODE]", required=False, shell_complete=complete_opcodes)
+@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...", shell_complete=complete_fields)
 @click.option(
     "--to",
     multiple=True,

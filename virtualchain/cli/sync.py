@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from virtualchain.background import begin
+from virtualchain.cli.completing import complete_apps
 from virtualchain.cli.metrics import exporting, read_address
 from virtualchain.cli.options import (
     BLOCK_ID,
@@ -260,7 +261,7 @@ def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("name", metavar="APP")
+@click.argument("name", metavar="APP", shell_complete=complete_apps)
 @pass_options
 def resume(options: Options, name: str) -> None:
     """Let a halted app continue with the next sync or run.

@@ -115,10 +115,15 @@ class RowClaim(NamedTuple):
     """What a row proof shows."""
 
     app: str
+    """The app's name."""
     block_id: int
+    """The block after which it is so."""
     block_hash: str
+    """That block's hash."""
     genesis_hash: str
+    """The hash of the network's first block."""
     table: str
+    """The projection."""
     key: dict[str, str]
     """The key in question, by column."""
     row: dict[str, str | None] | None

@@ -27,7 +27,8 @@ from virtualchain.testing.advice import SAME_EVERYWHERE
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, other_version, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
-from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, other_hash_seed, packed
+from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, packed
+from virtualchain.testing.surroundings import described, other_hash_seed
 
 _MOST_CASES: Final = 240
 _BLOCK_CASES: Final = 14
@@ -51,6 +52,8 @@ class DeterminismReport:
     refused: int
     machines: tuple[str, ...]
     """What was different on each of them; the first one is this process."""
+    surroundings: tuple[str, ...]
+    """What was different around other processes, if any were used."""
 
 
 def check_determinism(
@@ -67,11 +70,13 @@ def check_determinism(
 
     `samples`, `database_url` and `carry` are as for `check_poison`; the samples should reach every statement
     of the app. The first machine is this process, with one session. The others run in other processes, with
-    another hash seed, time zone and stack depth. After every few blocks they start again, with other settings
-    of the planner, sometimes with new statistics, and with the rows of all tables in another order. They undo
-    blocks and take them again, follow another branch and return, derive the app again, or begin with a
-    checkpoint. One uses another version of PostgreSQL: the server of `other_database_url`, or else an
-    installation on this computer, if there is one. After `seconds` no further machine is started.
+    another hash seed, time zone, locale, folder and stack depth, one of them with another clock (if
+    libfaketime is installed), and without environment variables of the app's own. After every few blocks they
+    start again, with other settings of the planner, sometimes with new statistics, and with the rows of all
+    tables in another order. They undo blocks and take them again, follow another branch and return, derive
+    the app again, or begin with a checkpoint. One uses another version of PostgreSQL: the server of
+    `other_database_url`, or else an installation on this computer, if there is one. After `seconds` no
+    further machine is started.
 
     The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
     (docs/mistakes.md).
@@ -138,7 +143,7 @@ class Course:
 
     def rough(self, server: DatabaseServer) -> Machine:
         """Make a machine that differs in all that may differ on one server."""
-        job = replace(self._job(self._stretches(0)), replays=True, is_deep=True)
+        job = replace(self._job(self._stretches(0)), replays=True, is_deep=True, shifts_clock=True)
         return Machine("with other plans, heaps and forks", server, job, other_hash_seed(1), processes=2)
 
     def on_another_version(
@@ -301,4 +306,5 @@ def _report(
         accepted=accepted,
         refused=refused,
         machines=tuple(machine.name for machine in machines),
+        surroundings=described() if any(machine.ran.is_elsewhere for machine in machines) else (),
     )

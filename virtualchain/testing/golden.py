@@ -164,21 +164,21 @@ def _run(
 def _blocks(database: str, app: str, first: int, blocks: Sequence[Sequence[Case]]) -> list[dict[str, Any]]:
     """Read what became of each block, as lines of text."""
     names = {case.tx.txid: case.name for block in blocks for case in block}
-    found: dict[int, dict[str, Any]] = {
+    by_block: dict[int, dict[str, Any]] = {
         first + number: {"block_id": first + number, "inputs": [], "rows": []}
         for number in range(len(blocks))
     }
     with closing(connect_reader(database)) as connection:
         for block_id, txid, verdict, details in connection.execute(_Q["verdicts"], {"above": first - 1}):
-            if block_id in found and txid is not None:
-                found[block_id]["inputs"].append(f"{names.get(txid, txid)}: {verdict} {details}")
+            if block_id in by_block and txid is not None:
+                by_block[block_id]["inputs"].append(f"{names.get(txid, txid)}: {verdict} {details}")
         for block_id, text in connection.execute(_Q["changes_by_block"], {"app": app}):
-            if block_id in found:
-                found[block_id]["rows"].append(text)
+            if block_id in by_block:
+                by_block[block_id]["rows"].append(text)
         for block_id, *hashes in connection.execute(_Q["hashes_by_block"], {"app": app}):
-            if block_id in found:
-                found[block_id].update(zip(_HASHES, hashes, strict=True))
-    return list(found.values())
+            if block_id in by_block:
+                by_block[block_id].update(zip(_HASHES, hashes, strict=True))
+    return list(by_block.values())
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -225,12 +225,23 @@ def _compare(path: Path, kept: Mapping[str, Any], actual: Mapping[str, Any]) -> 
             f"app {app} has version {version}, and {path} is of version {kept['version']}. What changes "
             f"first:{listed}\nIf that is what the new version is for, {_HOW}"
         )
+    if [_hashes(block) for block in kept["blocks"]] == [_hashes(block) for block in actual["blocks"]] and (
+        kept["fingerprint"] == actual["fingerprint"]
+    ):
+        raise RulesChanged(
+            f"app {app} has the hashes of {path}, but the log words something in another way:{listed}\n"
+            f"No node differs because of that: {_HOW}"
+        )
     what = "declares other rules" if kept["fingerprint"] != actual["fingerprint"] else "has other results"
     raise RulesChanged(
         f"app {app} {what} than in {path}, and its version is still {version}. What changes first:{listed}\n"
         f"Nodes with the old code and nodes with the new would differ and not know why. Undo the change, or "
         f"give the app a new version; then {_HOW}"
     )
+
+
+def _hashes(block: Mapping[str, Any]) -> list[object]:
+    return [block.get(name) for name in ("block_id", *_HASHES)]
 
 
 def _differences(kept: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -243,9 +254,9 @@ def _differences(kept: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str
         lines = [f"block {block_id}"]
         for name, what in (("inputs", "input"), ("rows", "row")):
             pairs = zip_longest(before.get(name, ()), now.get(name, ()), fillvalue="none")
-            found = next((pair for pair in pairs if pair[0] != pair[1]), None)
-            if found is not None:
-                lines.append(f"{what}: {shortened(found[0])} <> {shortened(found[1])}")
+            pair = next((each for each in pairs if each[0] != each[1]), None)
+            if pair is not None:
+                lines.append(f"{what}: {shortened(pair[0])} <> {shortened(pair[1])}")
         lines += [
             f"{name}: {before.get(name)} <> {now.get(name)}"
             for name in _HASHES

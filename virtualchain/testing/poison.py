@@ -24,7 +24,8 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
-from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, other_hash_seed, packed
+from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, packed
+from virtualchain.testing.surroundings import other_hash_seed
 
 _BLOCK_CASES: Final = 60
 _MAX_HALTS: Final = 8
@@ -60,8 +61,8 @@ def check_poison(
     cut off, changed and repeated, so that they also reach the app's checks and reducers. The databases are
     created on the server of `database_url`, whose role must have the right to do so, or on a server started
     for this call. `carry` builds the output script of a payload, for an app whose payload rule does not
-    read OP_RETURNs. The second run is in other processes, with another hash seed, time zone and stack depth,
-    unless the app cannot be sent there; see `check_determinism` for a search that goes further.
+    read OP_RETURNs. The second run is in other processes, with other surroundings, unless the app cannot be
+    sent there; see `check_determinism` for a search that goes further.
 
     The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
     (docs/mistakes.md).

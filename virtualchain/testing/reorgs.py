@@ -24,7 +24,7 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, UNDONE_WITH_ITS_BLOCK
 from virtualchain.testing.blocks import bits_for
 from virtualchain.testing.cases import AtOnce, Carry, Case, CaseWriter, Place
 from virtualchain.testing.database import DatabaseServer, running_server
-from virtualchain.testing.differences import Side, describe_difference, verdicts
+from virtualchain.testing.differences import Side, describe_difference, halt_alike, verdicts
 from virtualchain.testing.elsewhere import Elsewhere
 from virtualchain.testing.machines import Job, Ran, Stretch, packed, perform
 from virtualchain.testing.tracing import shortened, tracing
@@ -261,18 +261,24 @@ class _Subject:
                 job = Job(self.walk.node.url, 0, Path(folder), stretches, database=url)
                 ran = perform(self.app, job) if elsewhere is None else elsewhere.perform(job)
             replay = Side("a fresh replay of the chain", url, ran)
+            self._require_no_halt(ran)
             lines = describe_difference(self.name, self.side, replay, self.walk.names)
             lines = lines or _describe_history(self.name, self.side, replay)
         finally:
             self.server.drop(url)
         if lines:
             raise ReorgDiffers(self._report(lines))
-        if ran.halt is not None:
-            case = self.walk.names.get(ran.halt["txid"] or "", "no single transaction")
-            raise UsageError(
-                f"app {self.name} halts in block {ran.halt['block_id']}, with and without forks; check_poison"
-                f" finds such transactions: {ran.halt['callback']} fails with {ran.halt['error']} ({case})"
-            )
+
+    def _require_no_halt(self, replay: Ran) -> None:
+        """Raise UsageError if the app halts at the same place in the replay."""
+        halt = self.ran.halt
+        if halt is None or not halt_alike(self.ran, replay):
+            return
+        case = self.walk.names.get(halt["txid"] or "", "no single transaction")
+        raise UsageError(
+            f"app {self.name} halts in block {halt['block_id']}, in a fresh replay, too; check_poison finds "
+            f"such transactions: {halt['callback']} fails with {halt['error']} ({case})"
+        )
 
     def _report(self, lines: Sequence[str]) -> str:
         steps = self.walk.done
@@ -281,10 +287,10 @@ class _Subject:
             f"after {forks} fork{'' if forks == 1 else 's'}" if len(steps) > 1 else "even before a fork"
         )
         listed = "\n".join(f"- {line}" for line in lines)
-        told = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
+        walked = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
         return (
             f"app {self.name} {what}:\n{listed}\nThese steps led there; "
-            f"check_reorgs(…, seed={self.walk.seed}, forks={forks}) repeats them:\n{told}\n"
+            f"check_reorgs(…, seed={self.walk.seed}, forks={forks}) repeats them:\n{walked}\n"
             f"Instead, {UNDONE_WITH_ITS_BLOCK}; {SAME_EVERYWHERE}."
         )
 

@@ -1,9 +1,6 @@
 """Writing inputs: opcodes by name, fields, heights and types, and the check that reads the payload back."""
 
-import doctest
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -371,23 +368,6 @@ def test_apps_with_callbacks_write_with_db_encode(app: object) -> None:
     assert "it takes text, block_id; unknown: words" in refused(lambda: build_input(app, "a", words=1))
     assert "field 'text' is 'x'" in refused(lambda: build_input(app, b"b", text="x"))
     assert "db_encode(opcode, **fields)" in refused(lambda: build_input(Published, "a"))
-
-
-@pytest.mark.parametrize("page", ["apps.md", "names.md", "runes.md"])
-def test_the_examples_in_the_documentation_are_right(page: str) -> None:
-    """What the pages show of written payloads is what comes out."""
-    text = (Path(__file__).parents[3] / "docs" / page).read_text(encoding="utf-8")
-    section = re.split(r"^##+ Writing .*$", text, flags=re.MULTILINE)[1].split("\n## ")[0]
-    app = App("guestbook", magic=b"gb")
-    names = {"app": app, "Text": Text}
-    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        if ">>>" not in block:
-            exec(block, names)
-            continue
-        test = doctest.DocTestParser().get_doctest(block, names, page, page, 0)
-        runner = doctest.DocTestRunner()
-        assert runner.run(test, clear_globs=False).failed == 0
-        assert runner.tries
 
 
 Encoder = Callable[..., bytes]

@@ -1,17 +1,21 @@
 """The help texts: every command and option has one, and help appears at once."""
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from virtualchain.cli import program
-from virtualchain.cli.options import EPILOG
+from virtualchain.cli.examples import LESSONS
+from virtualchain.cli.options import EPILOG, Options
 
+ROOT = Path(__file__).parents[3]
 HEAVY = (
     "psycopg",
     "alembic",
@@ -40,29 +44,16 @@ ALL = list(commands(program))
 def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "dev", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
+        *("init", "dev", "demo", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
         *("serve", "webhooks", "webhooks list", "webhooks replay", "webhooks run", "preview", "send"),
-        *("prove", "state-root", "prove-row", "check-proof", "export", "import"),
-        *(
-            "advance",
-            "resume",
-            "rollback",
-            "pin",
-            "unpin",
-            "prune",
-            "verify",
-            "compare-nodes",
-            "upgrade",
-            "replay",
-            "compare",
-            "swap",
-            "drop",
-            "remove",
-        ),
+        *("resume", "rollback", "pin", "unpin"),
+        *("upgrade", "replay", "compare", "swap", "drop", "remove"),
+        *("prove", "state-root", "prove-row", "check-proof", "verify", "compare-nodes"),
         *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
+        *("export", "import", "advance", "prune"),
         *("migrate", "db"),
         *("db start", "db stop", "db status", "db create", "db url", "db upgrade", "db drop-old"),
-        *("db grant-reader", "db revoke-reader"),
+        *("db grant-reader", "db revoke-reader", "completion"),
     ]
 
 
@@ -79,6 +70,44 @@ def test_every_command_and_option_has_help(path: tuple[str, ...], command: click
     assert shown.exit_code == 0
     assert " ".join(EPILOG.split()) in " ".join(shown.output.split())
     assert "--bitcoin URL" not in shown.output
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_s_help_has_examples_that_can_be_run(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    """Each example is of that command and has options and arguments that it takes; the page is there."""
+    name = " ".join(path)
+    lesson = LESSONS[name]
+    assert (ROOT / lesson.page).is_file()
+    assert lesson.examples or isinstance(command, click.Group)
+    shown = CliRunner().invoke(program, [*path, "--help"], terminal_width=80).output
+    assert f"Read next: {lesson.page}\n" in shown
+    for example in lesson.examples:
+        assert f"  virtualchain {example}\n" in shown
+        words = shlex.split(example)
+        assert tuple(words[: len(path)]) == path
+        command.make_context(name, words[len(path) :], obj=Options())
+
+
+def test_no_example_is_of_a_command_that_is_gone() -> None:
+    """The table of examples has the commands that there are."""
+    assert set(LESSONS) == {" ".join(path) for path, _ in ALL}
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (["staus"], "'status'"),
+        (["db", "ur"], "'url'"),
+        (["sync", "--confirmation", "1"], "'--confirmations'"),
+    ],
+)
+def test_the_nearest_command_or_option_is_suggested(words: list[str], suggested: str) -> None:
+    """A misspelled command or option is answered with those that are spelled alike."""
+    shown = CliRunner().invoke(program, words)
+    assert shown.exit_code == 2
+    assert suggested in shown.output
 
 
 @pytest.mark.parametrize("path", [(), *(path for path, command in ALL if isinstance(command, click.Group))])

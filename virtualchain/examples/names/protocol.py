@@ -37,11 +37,11 @@ OPERATIONS: Final[tuple[type[Operation], ...]] = (
 )
 
 
-def make_app(params: Params, name: str = "names") -> App:
-    """Build the registry's app for one network's parameters."""
+def make_app(params: Params, name: str = "names", magic: bytes = b"id") -> App:
+    """Build the registry's app for one network's parameters; a registry of your own has another magic."""
     app = App(
         name,
-        magic=b"id",
+        magic=magic,
         projections=str(Path(__file__).with_name("projections.sql")),
         version=f"1 {params.network} {params.fingerprint()}",
         first_block_id=params.first_block,
