@@ -54,7 +54,7 @@ def test_an_app_is_written(cli: Commands, start: Callable[..., Dev]) -> None:
     assert (failure["line"], failure["source"]) == (8, "class Sign")
     assert "SyntaxError" in failure["message"]
     meanwhile = dev.do("send sign message=meanwhile --sender dave")
-    assert meanwhile["ok"], meanwhile["failure"]["message"]
+    assert meanwhile["inputs"][0]["verdict"] == "accepted", meanwhile
 
     # A mistake that the guard knows is found before the first block.
     module.write_text(APP.replace(DIVISION, "__import__('time').time_ns()"))
