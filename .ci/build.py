@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default="dist", type=Path, metavar="FOLDER")
     parser.add_argument("--tests", action="store_true", help="run tests with each wheel, too")
     arguments = parser.parse_args()
-    os.environ.setdefault("SOURCE_DATE_EPOCH", _time_of_commit())
+    if "SOURCE_DATE_EPOCH" not in os.environ:
+        command = ("git", "-c", "safe.directory=*", "log", "-1", "--format=%ct")
+        os.environ["SOURCE_DATE_EPOCH"] = run(*command, cwd=ROOT).strip()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as temporary:
@@ -153,17 +155,16 @@ def write_sbom(wheel: Path, work: Path) -> Path:
     run(sys.executable, "-m", "venv", "--without-pip", place)
     run(sys.executable, "-m", "pip", "--python", place, "install", "--quiet", wheel)
     file = wheel.with_name(f"{'-'.join(wheel.name.split('-')[:2])}.cdx.json")
-    command = (
-        "environment",
-        "--output-reproducible",
-        "--mc-type",
-        "library",
-        "--pyproject",
-        ROOT / "pyproject.toml",
-    )
-    run(sys.executable, "-m", "cyclonedx_py", *command, "--output-file", file, place)
+    describe(place, file)
     report(f"{file.name}: written")
     return file
+
+
+def describe(environment: Path, file: Path) -> None:
+    """Write the bill of materials of an environment; no network is needed."""
+    command = ("environment", "--output-reproducible", "--mc-type", "library")
+    project = ROOT / "pyproject.toml"
+    run(sys.executable, "-m", "cyclonedx_py", *command, "--pyproject", project, "-o", file, environment)
 
 
 def unpack(sdist: Path, folder: Path) -> Path:
@@ -196,11 +197,6 @@ def report(text: str) -> None:
     """Say what was done."""
     sys.stdout.write(f"build: {text}\n")
     sys.stdout.flush()
-
-
-def _time_of_commit() -> str:
-    command = ("git", "-c", "safe.directory=*", "log", "-1", "--format=%ct")
-    return run(*command, cwd=ROOT).strip()
 
 
 def _line(start: str, file: Path) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from virtualchain.app.fields import parse_json
     from virtualchain.app.pages import Page
     from virtualchain.app.shapes import Input, Output, Sender
+    from virtualchain.app.wasm.declare import wasm_app
     from virtualchain.bitcoin.payload import (
         envelopes,
         first_op_return,
@@ -70,6 +71,7 @@ __all__ = [
     "read_envelope",
     "runestone",
     "send",
+    "wasm_app",
     "watch",
 ]
 
@@ -106,6 +108,7 @@ _ROOMS = {
     "read_envelope": "bitcoin.payload",
     "runestone": "bitcoin.payload",
     "send": "writing.send",
+    "wasm_app": "app.wasm.declare",
     "watch": "reading.watch",
 }
 

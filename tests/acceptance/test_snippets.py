@@ -7,6 +7,7 @@ tables, TOML is read as settings, JSON is parsed. `REASONS` has what cannot be.
 import doctest
 import json
 import re
+import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 import click
@@ -226,9 +227,12 @@ def run_python(snippet: Snippet, known: dict[str, Any] | None = None, url: str =
 
 
 @pytest.mark.parametrize("page", sorted({each.page for each in snippets("python")}))
-def test_python(page: str, deployment: str, node: FakeNode) -> None:
+def test_python(page: str, deployment: str, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs with what the packages export; a session (>>>) continues the block before it."""
-    names = context(deployment, node)
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    names = vars(module)
+    names.update(context(deployment, node))
     for snippet in snippets("python"):
         if snippet.page != page:
             continue
@@ -238,7 +242,7 @@ def test_python(page: str, deployment: str, node: FakeNode) -> None:
         elif reason(snippet):
             compile(snippet.text, str(snippet), "exec")
         else:
-            names = {**names, **context(deployment, node)} if "app" in names else names
+            names.update(context(deployment, node))
             with suppress(Stop):
                 run_python(snippet, names, deployment)
     close(names)

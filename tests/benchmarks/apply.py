@@ -253,9 +253,10 @@ def _candidate(txindex: int, account: int, amount: int, chain: Network, magic: b
     return Candidate(txindex, read_transaction(raw, chain), raw, (magic,))
 
 
-def _apply(
-    url: str, ops: int, total: int, staged: bool, make: Callable[[], App] = accounts_app
+def apply_blocks(
+    url: str, ops: int, total: int, staged: bool = False, make: Callable[[], App] = accounts_app
 ) -> dict[str, Any]:
+    """Apply the blocks with an app; return the rate, and what it took."""
     chain = network("regtest")
     deployment = Deployment(url, [read_contract(make())], chain, Options(confirmations=0))
     deployment.start_searches()
@@ -374,8 +375,8 @@ def _run(server: DatabaseServer, worker: str, ops: int, total: int, *options: st
 
 
 _WORKERS: Final[dict[str, Callable[..., Any]]] = {
-    "apply": _apply,
-    "helper": partial(_apply, make=helped_app),
+    "apply": apply_blocks,
+    "helper": partial(apply_blocks, make=helped_app),
     "statements": _bound(_statements),
     "batch": _bound(_batch),
     "copy": _bound(_copy),

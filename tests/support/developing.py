@@ -53,19 +53,19 @@ class Dev:
 
     def next(self, event: str) -> Json:
         """Wait for the next outcome of this kind, and return it; those before it are passed over."""
-        found: list[Json] = []
+        outcomes: list[Json] = []
 
         def look() -> bool:
             lines = self._running.out.splitlines(keepends=True)
             for number, line in enumerate(lines[self.seen :], self.seen + 1):
                 if line.endswith("\n") and json.loads(line)["event"] == event:
-                    found.append(json.loads(line))
+                    outcomes.append(json.loads(line))
                     self.seen = number
                     return True
             return False
 
         self._running.until(look)
-        return found[0]
+        return outcomes[0]
 
     def do(self, line: str) -> Json:
         """Write a line, and return its outcome."""
@@ -86,7 +86,7 @@ class Dev:
 
 
 def save(file: Path, old: str, new: str) -> None:
-    """Change a file as an editor does that writes it anew."""
+    """Change a file as an editor does that writes all of it."""
     content = file.read_text()
     assert old in content
     file.write_text(content.replace(old, new))

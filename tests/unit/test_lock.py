@@ -46,8 +46,9 @@ def test_each_requirement_has_one_version(python: str) -> None:
     versions = dict(locked)
     assert len(locked) == len(versions) > len(asked)
     for requirement in map(Requirement, asked):
-        version = versions.get(canonicalize_name(requirement.name), "none")
-        assert version in requirement.specifier, f"{requirement} is locked as {version}: {RENEW}"
+        version = versions.get(canonicalize_name(requirement.name))
+        fits = version is not None and version in requirement.specifier
+        assert fits, f"{requirement} is locked as {version}: {RENEW}"
 
 
 def test_each_version_has_hashes_and_no_address() -> None:

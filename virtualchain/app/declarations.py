@@ -464,7 +464,9 @@ class _DeclarationReader:
     def code(self) -> Code:
         """Collect the functions that the app consists of: its callbacks, and what those of an App call."""
         callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
-        handlers = self._implementation.functions() if isinstance(self._implementation, App) else {}
+        # Of an object that runs another one's callbacks, as `virtualchain.lib.python2` does.
+        inner = getattr(self._implementation, "__virtualchain_functions__", dict)
+        handlers = self._implementation.functions() if isinstance(self._implementation, App) else inner()
         functions = {name: item for name, item in {**callbacks, **handlers}.items() if item is not None}
         return Code(functions, lasting=self.strict_code(), without=self._methods_without_effect())
 

@@ -39,7 +39,7 @@ _RESULTS: Final = {
 }
 _WRONG_RESULTS: Final = {
     "parse": frozenset({"bool", "bytes", "float", "int", "list", "set", "str", "tuple"}),
-    "check": frozenset({"bytes", "dict", "float", "int", "list", "None", "set", "str", "tuple"}),
+    "check": frozenset({"bytes", "dict", "float", "int", "list", "set", "str", "tuple"}),
     "commit": frozenset({"bytes", "float", "int", "set", "str", "tuple"}),
 }
 """By step, types that an annotation may name although the engine takes none of their values."""

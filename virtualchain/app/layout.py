@@ -241,15 +241,15 @@ class ReadLayout:  # its name and its field are in the code digests of apps
         self, payload: bytes, senders: list[Json] | None = None, outputs: list[Json] | None = None
     ) -> Json | Rejected:
         """Read an op from a payload and the transaction around it; say why, if it has none."""
-        found: Json = {}
+        op: Json = {}
         for field in self._fields:
             if field.type in _AROUND:
                 address = _sender(senders or []) if field.type == "sender" else _recipient(outputs or [])
                 if isinstance(address, Rejected):
                     return address
-                found[field.name] = address
-        found |= self._read_json(payload) if self._is_json else self._read_bytes(payload)
-        return {field.name: found[field.name] for field in self._fields}
+                op[field.name] = address
+        op |= self._read_json(payload) if self._is_json else self._read_bytes(payload)
+        return {field.name: op[field.name] for field in self._fields}
 
     def _read_bytes(self, payload: bytes) -> Json:
         reader = _Reader(payload)

@@ -136,10 +136,10 @@ def _source(source: str | Path) -> tuple[str, int, str]:
     module, line = author()
     if isinstance(source, str) and (not source.strip().endswith(_SUFFIX) or "\n" in source.strip()):
         try:  # where in the module the text stands, if it is written there as it is
-            before, found, _ = Path(module).read_text(encoding="utf-8").partition(source)
+            before, text_there, _ = Path(module).read_text(encoding="utf-8").partition(source)
         except (OSError, UnicodeDecodeError):
             return module, line, source
-        return module, before.count("\n") + 1 if found else line, source
+        return module, before.count("\n") + 1 if text_there else line, source
     file = Path(module).parent / (source.strip() if isinstance(source, str) else source)
     try:
         return str(file), 1, file.read_text(encoding="utf-8")

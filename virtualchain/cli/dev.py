@@ -4,6 +4,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -48,16 +49,17 @@ def dev(options: Options, fresh: bool, kind: str, port: int | None, no_pages: bo
     dropped and made, the beginning of a name: it must end in _dev.
     """
     from virtualchain.dev import process
-    from virtualchain.dev.chain import Chain
-    from virtualchain.dev.databases import Databases, base_url
     from virtualchain.dev.project import Project
-    from virtualchain.dev.session import Session
 
-    process.get_ready()
     prompt = Prompt(as_json=options.settings.json)
     with ExitStack() as opened:
         project = Project(options.flags)
         opened.callback(project.close)
+        process.get_ready(pages=not no_pages)  # it imports what the processes need while this one does
+        from virtualchain.dev.chain import Chain
+        from virtualchain.dev.databases import Databases, base_url
+        from virtualchain.dev.session import Session
+
         real = _real_node(kind)
         chain = Chain(project.chain, fresh=fresh, real=real)
         opened.callback(chain.close)
@@ -100,7 +102,8 @@ def _site(session: "Session", port: int | None, prompt: "Prompt") -> "Site | Non
         return None
 
     def say(line: str, outcome: "Outcome") -> None:
-        prompt.show(replace(outcome, lines=[f"form> {line}", *outcome.lines]))
+        asked = [f"form> {line}"] if line else []
+        prompt.show(replace(outcome, lines=[*asked, *outcome.lines]))
 
     site = Site(port, session.state, session.do, say)
     session.on_load = site.show
@@ -127,6 +130,8 @@ class Prompt:
     def run(self, session: "Session") -> bool:
         """Do line after line, until the last one or `quit`; return whether all went well."""
         well = True
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # an encoder refuses what is not text
         with suppress(EOFError):
             while (line := self._read()) is not None:
                 outcome = session.run(line)

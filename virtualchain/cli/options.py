@@ -381,7 +381,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--guard",
             is_flag=True,
-            help="Halt an app whose callbacks read the clock, files, the network and the like, or refuse it.",
+            help="Refuse or halt an app whose callbacks read the clock, files, the network and the like.",
         ),
         option(
             "--log-format",

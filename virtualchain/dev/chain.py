@@ -15,7 +15,7 @@ from virtualchain.bitcoin.next_block import Outpoint
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.dev.real_node import PEOPLE, RealNode
-from virtualchain.errors import NodeError, UsageError, quoted
+from virtualchain.errors import NodeError, StoreError, UsageError, quoted
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode, Key, Tx, key
 from virtualchain.testing.wire import outpoint, read_block, read_transaction
@@ -132,13 +132,21 @@ class Chain:
         node = FakeNode(NETWORK)
         if self._real is not None:
             node.mine([node.send(None, name, to=[(name, _GRANT)]) for name in PEOPLE])
-        node.save(self._file)
+        self._save(node)
         return node
 
     def _keep(self) -> None:
-        self.node.save(self._file)
+        self._save(self.node)
         self.held.clear()
         self._give()
+
+    def _save(self, node: FakeNode) -> None:
+        try:
+            node.save(self._file)
+        except OSError as error:
+            raise StoreError(
+                f"{self._file} cannot be written: {error.strerror}; what was mined is lost at the end of dev"
+            ) from error
 
     def _give(self) -> None:
         """Let the real node, if there is one, have the blocks."""

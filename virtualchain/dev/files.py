@@ -58,19 +58,19 @@ def is_own(file: str) -> bool:
 
 def look(files: Iterable[str], folders: Iterable[Path]) -> Looks:
     """Look at files, and at those of `KINDS` in their folders and in `folders`, but not further below."""
-    found: Looks = {file: _look(file) for file in files}
-    places = {os.path.dirname(file) for file in found} | {str(folder) for folder in folders}  # noqa: PTH120 - text, often
+    looks: Looks = {file: _look(file) for file in files}
+    places = {os.path.dirname(file) for file in looks} | {str(folder) for folder in folders}  # noqa: PTH120 - text, often
     for place in sorted(places):
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
-                    if len(found) >= _MOST:
-                        return found
+                    if len(looks) >= _MOST:
+                        return looks
                     if entry.name.endswith(KINDS) and not entry.name.startswith("."):
-                        found.setdefault(entry.path, _look(entry.path))
+                        looks.setdefault(entry.path, _look(entry.path))
         except OSError:
             continue
-    return found
+    return looks
 
 
 class Watched:

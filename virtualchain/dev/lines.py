@@ -146,10 +146,10 @@ def explain(command: str | None) -> str:
         left = [" ".join([name, *pieces]) for name, (pieces, _) in zip(_COMMANDS.commands, rows, strict=True)]
         width = max(map(len, left))
         return "\n".join(f"{words:{width}}  {text}" for words, (_, text) in zip(left, rows, strict=True))
-    found = _COMMANDS.commands.get(command)
-    if found is None:
+    explained = _COMMANDS.commands.get(command)
+    if explained is None:
         raise UsageError(f"there is no line {quoted(command)}: see `help`")
-    return found.get_help(click.Context(found, root, command, max_content_width=100))
+    return explained.get_help(click.Context(explained, root, command, max_content_width=100))
 
 
 def names() -> list[str]:
@@ -321,7 +321,7 @@ def _drop() -> Request:
 
 
 @_command(
-    "Show rows of a table: all, or those that fit.\n\nFilters are written as for the API: owner=alice, "
+    "Show rows of a table: all, or those that fit.\n\nFilters are written as for the API: owner=eq.alice, "
     "block_id=gte.12, order=name.desc, limit=5.",
     click.Argument(["table"]),
     click.Argument(["filters"], nargs=-1, metavar="[COLUMN=VALUE]..."),

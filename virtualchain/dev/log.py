@@ -28,7 +28,7 @@ _COLUMNS: Final = {
 def block_outcomes(
     url: str, app: str, block_id: int, txids: Sequence[str], labels: Mapping[str, str]
 ) -> tuple[Json, list[str]]:
-    """Say what became of the inputs of a block, with what was done to rows.
+    """Describe what became of the inputs of a block, and what it did to rows.
 
     `txids` are transactions of the block that were sent as inputs: one that is nothing to the app is said to
     be. `labels` are names of opcodes for people. The JSON has `inputs`, and `changes`: those of the block, of
@@ -38,17 +38,17 @@ def block_outcomes(
         events = Reader(connection).blocks(block_id, block_id, [app])
         chosen = views.Selection(apps=[app], first=block_id, last=block_id)
         refused = list(views.rejections(connection, chosen))
-    found: list[tuple[Any, ...]] = [
+    judged: list[tuple[Any, ...]] = [
         (op.txindex, op.txid, op.opcode, op.payload, op.fields, None, None)
         for event in events
         for op in event.ops
     ]
-    found += [
+    judged += [
         (row["txindex"], row["txid"], row["opcode"], b"", None, row["step"], row["reason"]) for row in refused
     ]
     changes = [_change(item_json(change)) for event in events for change in event.changes]
-    inputs, said = [], []
-    for _, txid, opcode, payload, fields, step, reason in sorted(found, key=lambda item: item[:2]):
+    inputs, texts = [], []
+    for _, txid, opcode, payload, fields, step, reason in sorted(judged, key=lambda item: item[:2]):
         text = opcode_text(opcode, payload)
         verdict: Json = {
             "verdict": "accepted" if step is None else "refused",
@@ -61,11 +61,11 @@ def block_outcomes(
         }
         inputs.append(verdict)
         shown = {**verdict, "opcode": labels.get(text, text), "changes": []}
-        said += verdict_lines(shown, f"block {block_id}")
+        texts += verdict_lines(shown, f"block {block_id}")
     for txid in (txid for txid in txids if txid not in {item["txid"] for item in inputs}):
         inputs.append({"verdict": "ignored", "block_id": block_id, "txid": txid})
-        said.append(f"block {block_id}: transaction {txid} is nothing to the app")
-    return {"inputs": inputs, "changes": changes}, [*said, *change_lines(changes)]
+        texts.append(f"block {block_id}: transaction {txid} is nothing to the app")
+    return {"inputs": inputs, "changes": changes}, [*texts, *change_lines(changes)]
 
 
 def rows(url: str, app: str, table: str, filters: Sequence[str]) -> Outcome:
@@ -84,16 +84,16 @@ def log(url: str, what: Literal["ops", "rejections"], limit: int) -> Outcome:
     columns = _COLUMNS[what]
     with _open(url) as connection:
         chosen = views.Selection(limit=limit, newest_first=True)
-        found = list((views.ops if what == "ops" else views.rejections)(connection, chosen))[::-1]
-    shown = [{**row, "opcode": opcode_text(row["opcode"], row.get("payload", b""))} for row in found]
+        matching = list((views.ops if what == "ops" else views.rejections)(connection, chosen))[::-1]
+    shown = [{**row, "opcode": opcode_text(row["opcode"], row.get("payload", b""))} for row in matching]
     return Outcome(what, {}, [], columns, [[row[name] for name in columns] for row in shown])
 
 
 def run_sql(url: str, statement: str) -> Outcome:
     """Run a statement that reads; raises UsageError with the database's message, StoreError."""
     with _open(url) as connection:
-        columns, found = views.query(connection, statement, timeout=_TIMEOUT)
-        shown = list(islice(found, _MOST_ROWS + 1))
+        columns, matching = views.query(connection, statement, timeout=_TIMEOUT)
+        shown = list(islice(matching, _MOST_ROWS + 1))
     more = [f"the first {_MOST_ROWS} rows; there are more"] if len(shown) > _MOST_ROWS else []
     return Outcome("sql", {}, more, columns, shown[:_MOST_ROWS])
 

@@ -33,7 +33,7 @@ class Outcome:
 
 
 def mistake(event: str, message: str) -> Outcome:
-    """Say why a line cannot be done."""
+    """Describe why a line cannot be done."""
     return Outcome(event, {"error": message}, [f"error: {message}"], is_bad=True)
 
 

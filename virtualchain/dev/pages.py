@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.dev.messages import FORM, HOST
 from virtualchain.errors import DatabaseUnavailable
 from virtualchain.loading import load_app
 from virtualchain.model import Json
@@ -34,8 +35,6 @@ from virtualchain.web.gate import Gate, hosts_of
 from virtualchain.web.rendering import add_to_menu, environment
 from virtualchain.web.serving import serve
 
-HOST: Final = "127.0.0.1"
-PATH: Final = "/dev"
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _LONGEST: Final = 256 * 1024
 """Bytes of a form."""
@@ -52,11 +51,11 @@ def main(opened: socket.socket, use: str | None, database: str | None, token: st
 
     def url() -> str:
         if database is None:
-            raise DatabaseUnavailable(f"no app was loaded yet: {PATH} says why")
+            raise DatabaseUnavailable(f"no app was loaded yet: {FORM} says why")
         return database
 
     contracts = {} if use is None else _contracts(use)
-    add_to_menu(PATH, "Send")
+    add_to_menu(FORM, "Send")
     hosts = hosts_of(HOST)
     explorer = make_application(url, contracts=contracts, hosts=hosts)
     form = Gate(Form(_Asking(pipe), token).application, hosts=hosts, rate=None)
@@ -92,7 +91,7 @@ class _Split:
         self._explorer, self._form = explorer, form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_form = scope["type"] == "http" and scope["path"] == PATH
+        is_form = scope["type"] == "http" and scope["path"] == FORM
         await (self._form if is_form else self._explorer)(scope, receive, send)
 
 
@@ -104,13 +103,13 @@ class Form:
         self._ask = ask
         self._token = token
         self.application = Starlette(
-            routes=[Route(PATH, self._show, methods=["GET"]), Route(PATH, self._take, methods=["POST"])]
+            routes=[Route(FORM, self._show, methods=["GET"]), Route(FORM, self._take, methods=["POST"])]
         )
 
     async def _show(self, request: Request) -> Response:
         state = await run_in_threadpool(self._ask, "state", request.query_params.get("result"))
         template = environment(_TEMPLATES).get_template("dev.html")
-        page = template.render(here=PATH, path=PATH, token=self._token, **_shown(state))
+        page = template.render(here=FORM, path=FORM, token=self._token, **_shown(state))
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})
 
     async def _take(self, request: Request) -> Response:
@@ -127,10 +126,10 @@ class Form:
         except ValueError:
             return PlainTextResponse("This is not a form.\n", HTTPStatus.BAD_REQUEST)
         if not secrets.compare_digest(dict(sent).get("token", "").encode(), self._token.encode()):
-            reason = f"the form is of another run of dev: open {PATH} again"
+            reason = f"the form is of another run of dev: open {FORM} again"
             return PlainTextResponse(f"Forbidden: {reason}\n", HTTPStatus.FORBIDDEN)
         number = await run_in_threadpool(self._ask, "do", words_of(sent))
-        return RedirectResponse(f"{PATH}?result={number}#result", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{FORM}?result={number}#result", HTTPStatus.SEE_OTHER)
 
     def _refusal(self, request: Request) -> str | None:
         """Return why a request may come from elsewhere: the gate has checked the name of this server."""

@@ -8,8 +8,8 @@ from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
-from virtualchain.dev import worker
-from virtualchain.dev.worker import Load, Loaded, Problem
+from virtualchain.dev import entry
+from virtualchain.dev.messages import Load, Loaded, Problem
 from virtualchain.errors import StoreError, UsageError
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
@@ -21,9 +21,10 @@ _GRACE: Final = 3.0
 """Seconds that a process has to end."""
 
 
-def get_ready() -> None:
-    """Start what processes are forked from, which imports virtualchain meanwhile."""
-    _CONTEXT.set_forkserver_preload(["virtualchain.dev.worker", "virtualchain.dev.pages"])
+def get_ready(*, pages: bool) -> None:
+    """Start what processes are forked from: it imports meanwhile what they need, and what pages need."""
+    shown = ["virtualchain.dev.pages"] if pages else []
+    _CONTEXT.set_forkserver_preload(["virtualchain.dev.worker", *shown])
     ensure_running()
 
 
@@ -60,7 +61,7 @@ class WorkerProcess:
         self.database = load.database
         self._is_wanted = is_wanted
         self._connection, theirs = pipe()
-        self._process = start(worker.main, theirs, load)
+        self._process = start(entry.work, theirs, load)
         theirs.close()
 
     def loaded(self) -> Loaded:
@@ -103,6 +104,5 @@ class WorkerProcess:
         self._process.join(_GRACE)
         code = self._process.exitcode
         return Ended(
-            f"the process that runs the app has ended (exit code {code}): a callback may have ended it; mend "
-            "the app and save, or write `reload`"
+            f"the process that runs the app has ended (exit code {code}): a callback may have ended it"
         )

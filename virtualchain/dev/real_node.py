@@ -22,7 +22,7 @@ from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 PEOPLE: Final = ("alice", "bob", "carol")
 """Who has a wallet on it, under their name and with their key."""
 _OLDEST_TIP: Final = "-maxtipage=2000000000"
-"""The chain's time begins in 2025, and stays behind the clock."""
+"""The chain's time begins in 2025, and is not the clock's."""
 _GRACE: Final = 60.0
 """Seconds that it has to end."""
 _KNOWN: Final = (None, "duplicate", "inconclusive")
@@ -45,17 +45,17 @@ class RealNode:
         self._pipe, theirs = process.pipe()
         self._process = process.start(_hold, theirs, str(program))
         theirs.close()
-        self._given: set[str] = set()
+        self._known: set[str] = set()
         self.url = str(self._answer())
 
     def give(self, blocks: Sequence[tuple[str, bytes]], tip: str) -> None:
-        """Give it blocks, each after its parent and with its hash, and make `tip` the last of its chain.
+        """Submit blocks, each after its parent and with its hash, and make `tip` the last of its chain.
 
         Raises NodeError if it refuses one.
         """
-        new = [(block_hash, raw) for block_hash, raw in blocks if block_hash not in self._given]
+        new = [(block_hash, raw) for block_hash, raw in blocks if block_hash not in self._known]
         self._ask("give", [raw for _, raw in new], tip)
-        self._given.update(block_hash for block_hash, _ in new)
+        self._known.update(block_hash for block_hash, _ in new)
 
     def waiting(self) -> list[bytes]:
         """Return the transactions that wait in its mempool, in an order in which a block can have them."""
@@ -111,8 +111,8 @@ def _make_wallet(node: Bitcoind, name: str) -> None:
     secret = PrivateKey(key(name).secret).wif(NETWORKS["regtest"])
     checked = node.rpc("getdescriptorinfo", f"wpkh({secret})")
     node.rpc("createwallet", name, False, False, "", False, True, True)
-    wanted = {"desc": f"wpkh({secret})#{checked['checksum']}", "timestamp": 0, "label": name}
-    node.rpc("importdescriptors", [wanted], wallet=name)
+    imported = {"desc": f"wpkh({secret})#{checked['checksum']}", "timestamp": 0, "label": name}
+    node.rpc("importdescriptors", [imported], wallet=name)
 
 
 def _give(node: Bitcoind, raws: Sequence[bytes], tip: str) -> None:

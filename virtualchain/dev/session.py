@@ -14,10 +14,10 @@ from virtualchain.dev.databases import Databases
 from virtualchain.dev.failures import Failure, of_load
 from virtualchain.dev.files import Watched
 from virtualchain.dev.log import block_outcomes, log, rows, run_sql
+from virtualchain.dev.messages import Built, Load, Writing
 from virtualchain.dev.outcomes import Outcome, failed, mistake, verdict_lines
 from virtualchain.dev.process import Ended, WorkerProcess
 from virtualchain.dev.project import Project
-from virtualchain.dev.worker import Built, Load, Writing
 from virtualchain.engine.options import ignore
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.model import Json
@@ -47,6 +47,7 @@ class Session:
         """Called after each load that succeeds, and after a first one that does not: with what names the app,
         and with its database."""
         self._lock = threading.RLock()
+        self._closes = False
         self._files = Watched(project.folder, project.kept, project.config)
         self._worker: WorkerProcess | None = None
         self._database: str | None = None
@@ -58,7 +59,8 @@ class Session:
         """Why the app as it is on disk is not the one that is loaded."""
 
     def close(self) -> None:
-        """End the app's process; what was sent stays in the chain's file."""
+        """End the app's process, even if it is at work; what was sent stays in the chain's file."""
+        self._closes = True
         with self._lock:
             self._forget_worker()
             self._databases.close()
@@ -165,10 +167,12 @@ class Session:
         worker = self._worker
         if worker is None or self._halted is not None:
             outcome = self._load()  # a fork may have undone what the app was halted for
-            said = [f"mined {mined}", *outcome.lines]
-            return Outcome(event, {"first": first, "last": last, **outcome.data}, said, is_bad=outcome.is_bad)
+            texts = [f"mined {mined}", *outcome.lines]
+            return Outcome(
+                event, {"first": first, "last": last, **outcome.data}, texts, is_bad=outcome.is_bad
+            )
         built: Built = self._ask(worker, "build")
-        said = [_undone(built.undone)] if built.undone is not None else []
+        texts = [_undone(built.undone)] if built.undone is not None else []
         data: Json = {"first": first, "last": last, "undone": built.undone, "inputs": [], "changes": []}
         if built.block_id >= first:
             txids = [tx.txid for tx in sent]
@@ -176,38 +180,38 @@ class Session:
                 worker.database, str(self._app["name"]), first, txids, self._labels()
             )
             data |= outcomes
-            said += words
+            texts += words
         if not data["inputs"]:
-            said.append(f"mined {mined}")
-        said += [f"note: {remark}" for remark in built.remarks]
+            texts.append(f"mined {mined}")
+        texts += [f"note: {remark}" for remark in built.remarks]
         if built.failure is not None:
             self._halted = built.failure
-            return failed(built.failure, event, _halt_title(built.failure), said)
+            return failed(built.failure, event, _halt_title(built.failure), texts)
         if built.block_id < last and event != "send":
-            said.append(
+            texts.append(
                 f"the app has taken block {built.block_id}: it takes a block once "
                 f"{_counted(self._app['confirmations'], 'other')} follow"
             )
-        return Outcome(event, data, said)
+        return Outcome(event, data, texts)
 
     def _status(self) -> Outcome:
         app, chain = self._app, self._chain
-        said: list[str] = []
+        texts: list[str] = []
         if self._failure is not None:
-            said += failed(self._failure, "status", "the app on disk is not loaded").lines
+            texts += failed(self._failure, "status", "the app on disk is not loaded").lines
         if self._halted is not None:
-            said += failed(self._halted, "status", _halt_title(self._halted)).lines
+            texts += failed(self._halted, "status", _halt_title(self._halted)).lines
         if app:
-            said.append(f"app {app['name']} {app['version']}; it takes")
-            said += [f"  {_signature(opcode)}" for opcode in app["opcodes"]]
-        said.append(f"chain: {chain.height} blocks, {_counted(len(chain.held), 'input')} held")
-        said.append(f"node: {chain.url}")
+            texts.append(f"app {app['name']} {app['version']}; it takes")
+            texts += [f"  {_signature(opcode)}" for opcode in app["opcodes"]]
+        texts.append(f"chain: {chain.height} blocks, {_counted(len(chain.held), 'input')} held")
+        texts.append(f"node: {chain.url}")
         data = {**self.state(), "node": chain.url, "kept": str(self._project.kept)}
         if self._database is not None:
             file = self._project.kept / "database"
             data["database_file"] = str(file)
-            said.append(f"database: export VIRTUALCHAIN_DATABASE_FILE={file}")
-        return Outcome("status", data, said)
+            texts.append(f"database: export VIRTUALCHAIN_DATABASE_FILE={file}")
+        return Outcome("status", data, texts)
 
     # Loads
 
@@ -221,8 +225,10 @@ class Session:
         if not self._files.have_settled():
             return
         with self._lock:
-            if self._files.have_changed():
-                self._show(self._load())
+            if self._files.have_changed() and not self._closes:
+                outcome = self._load()
+                if not self._closes:
+                    self._show(outcome)
 
     def _load(self) -> Outcome:
         self._files.begin()
@@ -230,10 +236,14 @@ class Session:
             use = self._project.app()
         except UsageError as error:
             return self._not_loaded(of_load(error))
-        load = Load(use, self._databases.take(), self._chain.url, self._project.kept / "state")
-        worker = WorkerProcess(load, lambda: not self._files.have_changed())
         failure: Failure | None
         built: Built | None = None
+        try:
+            database = self._databases.take()
+        except VirtualchainError as error:
+            return self._not_loaded(Failure(str(error), "then write `reload`"))
+        load = Load(use, database, self._chain.url, self._project.kept / "state")
+        worker = WorkerProcess(load, self._is_wanted)
         try:
             loaded = worker.loaded()
             self._files.note(loaded.files)
@@ -243,7 +253,7 @@ class Session:
                 failure = built.failure
         except VirtualchainError as error:
             worker.end()
-            if self._files.have_changed():
+            if self._files.have_changed() and not self._closes:
                 self._databases.prepare()
                 return self._load()
             return self._not_loaded(Failure(str(error), "mend the app and save, or write `reload`"))
@@ -268,15 +278,15 @@ class Session:
         if built.failure is not None:
             return failed(built.failure, "halted", _halt_title(built.failure))
         data = {"app": app["name"], "version": app["version"], "block_id": built.block_id}
-        said = [f"loaded app {app['name']} {app['version']}; it has taken block {built.block_id}"]
+        texts = [f"loaded app {app['name']} {app['version']}; it has taken block {built.block_id}"]
         if app["first_block_id"] > self._chain.height + 1:
             first = app["first_block_id"]
-            said.append(
+            texts.append(
                 f"note: the app's first block is {first}, and inputs before it are nothing to it: declare "
                 f'first_block_id={{"mainnet": {first}, "regtest": 0}}'
             )
-        said += [f"note: {remark}" for remark in built.remarks]
-        return Outcome("loaded", data, said)
+        texts += [f"note: {remark}" for remark in built.remarks]
+        return Outcome("loaded", data, texts)
 
     def _not_loaded(self, failure: Failure) -> Outcome:
         self._failure = failure
@@ -288,6 +298,10 @@ class Session:
         return failed(failure, "failed", title, more)
 
     # Small things
+
+    def _is_wanted(self) -> bool:
+        """Return whether an app that is at work shall go on with it."""
+        return not self._closes and not self._files.have_changed()
 
     def _ask(self, worker: WorkerProcess, method: str, *arguments: object) -> Any:  # noqa: ANN401 - as the method
         answer, read = worker.ask(method, *arguments)

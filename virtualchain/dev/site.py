@@ -12,7 +12,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
-from virtualchain.dev import lines, pages, process
+from virtualchain.dev import entry, lines, process
+from virtualchain.dev.messages import FORM, HOST
 from virtualchain.dev.outcomes import Outcome, mistake
 from virtualchain.errors import UsageError
 from virtualchain.model import Json
@@ -37,13 +38,13 @@ class Site:
         """Open the port; None: the usual one, or any other if that is in use. Raises UsageError."""
         self._state, self._do, self._say = state, do, say
         try:
-            self._socket = listen(pages.HOST, PORT if port is None else port)
+            self._socket = listen(HOST, PORT if port is None else port)
         except UsageError:
             if port is not None:
                 raise
-            self._socket = listen(pages.HOST, 0)
-        self.url = f"http://{pages.HOST}:{self._socket.getsockname()[1]}/"
-        self.form = f"{self.url.rstrip('/')}{pages.PATH}"
+            self._socket = listen(HOST, 0)
+        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/"
+        self.form = f"{self.url.rstrip('/')}{FORM}"
         self._token = secrets.token_urlsafe(32)
         self._process: BaseProcess | None = None
         self._outcomes: deque[tuple[int, str, Outcome]] = deque(maxlen=_KEPT)
@@ -53,24 +54,28 @@ class Site:
         """Show an app as it is on disk now, and its database."""
         before = self._process
         ours, theirs = process.pipe()
-        self._process = process.start(pages.main, self._socket, use, database, self._token, theirs)
+        started = process.start(entry.show, self._socket, use, database, self._token, theirs)
         theirs.close()
-        threading.Thread(target=self._serve, args=(ours,), name="form", daemon=True).start()
+        self._process = started
+        threading.Thread(target=self._serve, args=(ours, started), name="form", daemon=True).start()
         if before is not None:
             process.end(before)
 
     def close(self) -> None:
         """End the process, and close the port."""
-        if self._process is not None:
-            process.end(self._process)
+        last, self._process = self._process, None
+        if last is not None:
+            process.end(last)
         self._socket.close()
 
-    def _serve(self, pipe: Connection) -> None:
+    def _serve(self, pipe: Connection, served: "BaseProcess") -> None:
         """Answer what one process asks, until it ends."""
         with suppress(EOFError, OSError):
             while True:
                 what, argument = pipe.recv()
                 pipe.send(self._take(argument) if what == "do" else self._look(argument))
+        if served is self._process:
+            self._say("", mistake("pages", "the process of the pages has ended: `reload` starts another one"))
 
     def _take(self, words: list[str]) -> int:
         """Do what a form asks for; return the number of what came of it."""

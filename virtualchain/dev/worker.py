@@ -8,9 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from virtualchain.app.declarations import read_contract
@@ -21,7 +19,9 @@ from virtualchain.bitcoin.next_block import Outpoint
 from virtualchain.dev import files
 from virtualchain.dev.described import describe
 from virtualchain.dev.failures import Failure, of_block, of_load
+from virtualchain.dev.messages import Built, Load, Loaded, Problem, Writing
 from virtualchain.engine.engine import StateEngine
+from virtualchain.engine.options import Options
 from virtualchain.engine.preview import carry, preview_transactions
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
 from virtualchain.loading import load_app
@@ -36,62 +36,6 @@ _CHANGE: Final = 1000
 """Satoshi of the change in a transaction that is made up."""
 _IDLE: Final = 10.0
 """Seconds without a call after which the engine looks at the node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is loaded, and into what."""
-
-    use: str
-    """The app, as `load_app` takes it."""
-    database: str
-    """The URL of a new database."""
-    node: str
-    """The node's URL."""
-    state_folder: Path
-    """Where an app with a state of its own has it saved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a load has come to: a description of the app, or why there is none; and the files it read."""
-
-    app: Json | None
-    failure: Failure | None
-    files: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """How far the app is after the blocks that the node has."""
-
-    block_id: int
-    failure: Failure | None
-    undone: Json | None
-    """What a fork undid: fork_block_id, depth, ops and rows; None without one."""
-    remarks: list[str]
-    """What the engine says to whoever runs it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """An input to write: opcode and fields as text, or the whole payload."""
-
-    opcode: str | None
-    fields: Sequence[str]
-    payload: bytes | None
-    sender: bytes
-    """The script that its first input spends from."""
-    outputs: Sequence[tuple[int, bytes]]
-    """Those after the payload's, but for the change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error that is the caller's."""
-
-    message: str
-    exit_code: int
 
 
 def main(connection: Connection, load: Load) -> None:
@@ -137,6 +81,7 @@ class Worker:
                 source=self._load.node,
                 confirmations=self._contract.confirmations or 0,
                 state_folder=self._load.state_folder,
+                guard=True,
                 on_wait=self._remark,
                 on_rollback=self._roll_back,
             )
@@ -167,7 +112,11 @@ class Worker:
         payload, around = self._written(writing)
         raw, made_up = carry(self._contract, payload, around)
         verdicts = preview_transactions(
-            self._load.database, self._contract, [*before, raw], spent={**spent, **made_up}
+            self._load.database,
+            self._contract,
+            [*before, raw],
+            spent={**spent, **made_up},
+            options=Options(guard=True),
         )
         if not verdicts or verdicts[-1].raw != raw:
             raise UsageError(self._unseen(payload))

@@ -50,7 +50,7 @@ _METHODS: Final = (
 _TOOLS: Final = frozenset(
     """
     IPython _pydev_bundle _pydevd_bundle _pydevd_frame_eval _pytest bdb coverage debugpy ipdb linecache
-    logging pdb pudb pydevd pydevd_file_utils traceback warnings zipimport
+    logging pdb pudb pydevd pydevd_file_utils traceback warnings weakref zipimport
     """.split()
 )
 """Modules and packages that may do on behalf of a callback what the callback may not."""
@@ -170,6 +170,8 @@ def _catch(rule: Rule, what: str) -> None:
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - how Python's own tracebacks begin
     modules: list[str] = []
     while frame is not None and frame.f_code is not _BOUNDARY:
+        if frame.f_code.co_name == "__del__":  # the interpreter calls it, whenever it collects garbage
+            return
         modules.append(str(frame.f_globals.get("__name__")))
         frame = frame.f_back
     while modules and package(modules[-1]) is None:  # the engine's way to the callback

@@ -187,9 +187,9 @@ class Rows:
         """
         places, size = tuple(range(len(prefix))), limit
         while True:
-            found = self._known_edge(places, prefix, limit, backwards=backwards)
-            if found is not None:
-                return found
+            edge_rows = self._known_edge(places, prefix, limit, backwards=backwards)
+            if edge_rows is not None:
+                return edge_rows
             group = self._group(places)
             answer = self._statements.edge(prefix, group.bounds.get((prefix, backwards)), size, backwards)
             self._call.pipeline.wait()
@@ -208,7 +208,7 @@ class Rows:
         """Return the rows of `edge`; None if they are not all known."""
         group, is_complete = self._group(places), self._is_known(prefix)
         bound = group.bounds.get((prefix, backwards))
-        found: list[Values] = []
+        edge_rows: list[Values] = []
         if limit and (is_complete or bound is not None):
             keys = group.ordered(prefix)
             for key in reversed(keys) if backwards else keys:
@@ -216,10 +216,10 @@ class Rows:
                     break
                 row = self._known[key].now
                 if row is not None:
-                    found.append(row)
-                    if len(found) == limit:
-                        return found
-        return found if is_complete or not limit else None
+                    edge_rows.append(row)
+                    if len(edge_rows) == limit:
+                        return edge_rows
+        return edge_rows if is_complete or not limit else None
 
     def unknown(self, places: _Places, parts: Iterable[Values]) -> list[Values]:
         """Return those of some values at these places of the key with which not all rows are known."""

@@ -156,15 +156,15 @@ class Table(Generic[Row]):
         shape = self._rows.shape
         from_key, to_key = shape.fit_key(giver), shape.fit_key(taker)
         fitted = self._amounts(amounts, reason)
-        given = self._less(from_key, fitted, reason)
-        taken = list(given if from_key == to_key else self._row_or_default(to_key))
+        lessened = self._less(from_key, fitted, reason)
+        taken = list(lessened if from_key == to_key else self._row_or_default(to_key))
         for name, amount in fitted.items():
             place = shape.place(name)
             taken[place] = shape.columns[place].add(taken[place], amount)
         shape.check(taken)
         self._rows.change(to_key, tuple(taken))
         if from_key != to_key:
-            self._rows.change(from_key, given)
+            self._rows.change(from_key, lessened)
 
     def delete(self, key: object) -> bool:
         """Delete the row with this key; return whether there was one."""

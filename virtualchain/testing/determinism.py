@@ -16,6 +16,7 @@ from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.create import create
@@ -26,7 +27,8 @@ from virtualchain.testing.advice import SAME_EVERYWHERE
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, other_version, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
-from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, other_hash_seed, packed
+from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, packed
+from virtualchain.testing.surroundings import described, other_hash_seed
 
 _MOST_CASES: Final = 240
 _BLOCK_CASES: Final = 14
@@ -50,6 +52,8 @@ class DeterminismReport:
     refused: int
     machines: tuple[str, ...]
     """What was different on each of them; the first one is this process."""
+    surroundings: tuple[str, ...]
+    """What was different around other processes, if any were used."""
 
 
 def check_determinism(
@@ -60,16 +64,22 @@ def check_determinism(
     other_database_url: str | None = None,
     carry: Carry = op_return,
     seconds: float = 25.0,
+    guard: bool = True,
 ) -> DeterminismReport:
     """Run an app (anything that `StateEngine` accepts) on machines that differ, and compare what they have.
 
     `samples`, `database_url` and `carry` are as for `check_poison`; the samples should reach every statement
     of the app. The first machine is this process, with one session. The others run in other processes, with
-    another hash seed, time zone and stack depth. After every few blocks they start again, with other settings
-    of the planner, sometimes with new statistics, and with the rows of all tables in another order. They undo
-    blocks and take them again, follow another branch and return, derive the app again, or begin with a
-    checkpoint. One uses another version of PostgreSQL: the server of `other_database_url`, or else an
-    installation on this computer, if there is one. After `seconds` no further machine is started.
+    another hash seed, time zone, locale, folder and stack depth, one of them with another clock (if
+    libfaketime is installed), and without environment variables of the app's own. After every few blocks they
+    start again, with other settings of the planner, sometimes with new statistics, and with the rows of all
+    tables in another order. They undo blocks and take them again, follow another branch and return, derive
+    the app again, or begin with a checkpoint. One uses another version of PostgreSQL: the server of
+    `other_database_url`, or else an installation on this computer, if there is one. After `seconds` no
+    further machine is started.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     An app that cannot be sent to another process, for example because its callbacks refer to an open file, is
     run in this one alone; the report says so.
@@ -85,9 +95,11 @@ def check_determinism(
         )
         opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
+        if guard:
+            require_no_mistake(contract)
         cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
         blocks = in_blocks(cases, _BLOCK_CASES)
-        course = opened.enter_context(_mined(app, contract, blocks))
+        course = replace(opened.enter_context(_mined(app, contract, blocks)), guard=guard)
         machines = run_everywhere(course, server, other_database_url, seconds, opened)
         return _report(course, blocks, machines)
 
@@ -121,14 +133,17 @@ class Course:
     """For what machines keep outside of their databases."""
     names: Mapping[str, str]
     """Descriptions of transactions, by txid."""
+    guard: bool = False
+    """Whether callbacks are watched on the first machine."""
 
     def plain(self, server: DatabaseServer) -> Machine:
         """Make the machine that the others are compared with: this process, with one session."""
-        return Machine("the first machine", server, self._job([Stretch(self.last)]))
+        job = replace(self._job([Stretch(self.last)]), guard=self.guard)
+        return Machine("the first machine", server, job)
 
     def rough(self, server: DatabaseServer) -> Machine:
         """Make a machine that differs in all that may differ on one server."""
-        job = replace(self._job(self._stretches(0)), replays=True, is_deep=True)
+        job = replace(self._job(self._stretches(0)), replays=True, is_deep=True, shifts_clock=True)
         return Machine("with other plans, heaps and forks", server, job, other_hash_seed(1), processes=2)
 
     def on_another_version(
@@ -291,4 +306,5 @@ def _report(
         accepted=accepted,
         refused=refused,
         machines=tuple(machine.name for machine in machines),
+        surroundings=described() if any(machine.ran.is_elsewhere for machine in machines) else (),
     )

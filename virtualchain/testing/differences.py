@@ -89,6 +89,14 @@ def describe_difference(
     return lines if row is None else [*lines, str(row)]
 
 
+def halt_alike(first: Ran, second: Ran) -> bool:
+    """Return whether an app halted in two runs, at the same place."""
+    if first.halt is None or second.halt is None:
+        return False
+    names = ("block_id", "txid", "callback")
+    return [first.halt[name] for name in names] == [second.halt[name] for name in names]
+
+
 def last_block(machine: Compared) -> int:
     """Return the last block with digests."""
     return max((row[0] for row in verdicts(machine)), default=-1)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from virtualchain.errors import VirtualchainError
-from virtualchain.testing.machines import Job, Ran, be_elsewhere, foreign_environment, perform
+from virtualchain.testing.machines import Job, Ran, be_elsewhere, perform
 from virtualchain.testing.shipping import Parcel, unpack
+from virtualchain.testing.surroundings import foreign_environment, import_path
 
 _START: Final = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
@@ -43,7 +44,7 @@ class Elsewhere:
             stderr=self._errors,
             env=foreign_environment(),
         )
-        self._send(sys.path)
+        self._send(import_path())
         self._send(self._parcel)
         return self
 

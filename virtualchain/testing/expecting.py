@@ -22,6 +22,8 @@ from virtualchain.testing.tracing import shortened
 from virtualchain.testing.transactions import Key
 
 _Q = queries("testing")
+_AROUND: Final = 60
+"""Characters before and after the first difference of long values."""
 _MOST_LED: Final = 40
 """Lines that are shown of what led to a difference."""
 _PLAIN: Final = (bool, int, float, Decimal, str, bytes, bytearray)
@@ -73,6 +75,17 @@ class Names:
             text = text.replace(address, f"{address} ({name})")
         return shortened(text)
 
+    def show_both(self, actual: object, expected: object) -> str:
+        """Write two values that differ; of long ones, what is around the first difference."""
+        shown, other_text = self.show(actual), self.show(expected)
+        if shown == other_text:
+            one, other = repr(actual), repr(expected)
+            pairs = enumerate(zip(one, other, strict=False))
+            at = next((place for place, (mine, its) in pairs if mine != its), min(len(one), len(other)))
+            cut = slice(max(0, at - _AROUND), at + _AROUND)
+            shown, other_text = f"…{one[cut]}…", f"…{other[cut]}… (from character {cut.start} on)"
+        return f"{shown}, expected {other_text}"
+
     def show_fields(self, fields: Mapping[str, object]) -> str:
         """Write an op or a row."""
         return " ".join(f"{name}={self.show(value)}" for name, value in fields.items()) or "no fields"
@@ -109,11 +122,11 @@ class Book:
 
     def ops(self) -> list[Op]:
         """Return all ops, in order."""
-        found = []
+        ops = []
         for block_id, txid, opcode, fields in self._read("ops_of_app"):
             several = fields if isinstance(fields, list) else [fields]
-            found += [Op(block_id, txid, bytes(opcode), each) for each in several]
-        return found
+            ops += [Op(block_id, txid, bytes(opcode), each) for each in several]
+        return ops
 
     def rejections(self) -> list[Rejection]:
         """Return all rejections, in order."""
@@ -131,8 +144,8 @@ class Book:
         """Return the tables with their rows."""
         with closing(connect_reader(self._url)) as connection:
             live = live_build(connection, self.contract.name)
-            found = [] if live is None else projections(connection, build_schema(live.schema, live.name))
-            return {item.name: Table.read(connection, item) for item in found}
+            installed = [] if live is None else projections(connection, build_schema(live.schema, live.name))
+            return {item.name: Table.read(connection, item) for item in installed}
 
     def opcode(self, code: bytes) -> str:
         """Return an opcode as people read it: its handler's name, if it has one."""
@@ -208,19 +221,19 @@ def _type_name(connection: psycopg.Connection, oid: int) -> str:
 
 
 def _problem(kind: str, value: object) -> str | None:
-    """Say why a column of this type never has such a value; None if it may."""
+    """Return why a column of this type never has such a value; None if it may."""
     if value is None or type(value) not in _PLAIN or kind not in _TAKES:
         return None
-    types, wanted = _TAKES[kind]
+    types, called = _TAKES[kind]
     if isinstance(value, types) and (kind == "bool" or not isinstance(value, bool)):
         return None
     hint = _HINTS.get((kind == "bytea", type(value)), "")
-    return f"expect {wanted}, not the {type(value).__name__} {shortened(repr(value))}{hint}"
+    return f"expect {called}, not the {type(value).__name__} {shortened(repr(value))}{hint}"
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What an app should have; None where it does not matter."""
+    """What an app should have; None if it does not matter."""
 
     rows: Mapping[str, Sequence[Mapping[str, object]]] | None
     ops: Sequence[Mapping[str, object]] | None
@@ -279,7 +292,7 @@ def _compare_table(names: Names, table: Table, expected: Sequence[Mapping[str, o
             yield f"  differs: {names.show_fields(key)}"
             for column, value in row.items():
                 if not _same(match[column], value):
-                    yield f"    {column} is {names.show(match[column])}, expected {names.show(value)}"
+                    yield f"    {column} is {names.show_both(match[column], value)}"
     for row in missing:
         yield f"  missing: {names.show_fields(row)}"
     shown = {column for row in expected for column in row} | set(table.key)
@@ -309,10 +322,10 @@ def _nearest(
 
 
 def _compare_ops(book: Book, expected: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    wanted = [_Wanted.read(book, op) for op in expected]
+    expectations = [_Expected.read(book, op) for op in expected]
     actual = book.ops()
     pairs = _aligned(
-        wanted, actual, lambda one, other: one.is_of_kind(other) and not one.differs(other, book)
+        expectations, actual, lambda one, other: one.is_of_kind(other) and not one.differs(other, book)
     )
     yield from _listed_pairs(
         "ops",
@@ -324,14 +337,14 @@ def _compare_ops(book: Book, expected: Sequence[Mapping[str, object]]) -> Iterat
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Expected:
     """An op that is expected."""
 
     opcode: bytes | None
     fields: Mapping[str, object]
 
     @classmethod
-    def read(cls, book: Book, op: Mapping[str, object]) -> "_Wanted":
+    def read(cls, book: Book, op: Mapping[str, object]) -> "_Expected":
         if not isinstance(op, Mapping):
             raise UsageError(f"ops: an op is a dict of its fields, and of its opcode, not {op!r}")
         fields = dict(op)
@@ -350,9 +363,7 @@ class _Wanted:
                 known = ", ".join(op.fields) or "none"
                 lines.append(f"{name} is none of its fields ({known}), expected {book.names.show(value)}")
             elif not _same(op.fields[name], value):
-                lines.append(
-                    f"{name} is {book.names.show(op.fields[name])}, expected {book.names.show(value)}"
-                )
+                lines.append(f"{name} is {book.names.show_both(op.fields[name], value)}")
         return lines
 
     def text(self, book: Book) -> str:
@@ -377,9 +388,9 @@ def _compare_rejections(book: Book, expected: Sequence[tuple[str, str]]) -> Iter
         lambda item: f"in {item.step}: {item.reason} ({_place(book, item)})",
         lambda item: f"in {item[0]}: {item[1]}",
         lambda one, other: [
-            f"{what} is {book.names.show(is_)}, expected {book.names.show(wanted)}"
-            for what, is_, wanted in (("step", other.step, one[0]), ("reason", other.reason, one[1]))
-            if is_ != wanted
+            f"{what} is {book.names.show_both(is_, should_be)}"
+            for what, is_, should_be in (("step", other.step, one[0]), ("reason", other.reason, one[1]))
+            if is_ != should_be
         ],
     )
 
@@ -443,12 +454,12 @@ def _listed_pairs(
             if one is not None:
                 lines.append(f"  {number}. missing: {show_expected(one)}")
             continue
-        found = differ(one, other)
+        unlike = differ(one, other)
         lines.append(f"  {number}. {show_actual(other)}")
-        if found is None:
-            found = [f"expected {show_expected(one)}"]
-        is_different |= bool(found)
-        lines += [f"       {line}" for line in found]
+        if unlike is None:
+            unlike = [f"expected {show_expected(one)}"]
+        is_different |= bool(unlike)
+        lines += [f"       {line}" for line in unlike]
     if is_different:
         ones, others = (sum(pair[side] is not None for pair in pairs) for side in (0, 1))
         yield f"{what}: there are {others}, expected {ones}:"

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
@@ -56,12 +57,16 @@ def check_golden(
     *,
     database_url: str | None = None,
     carry: Carry = op_return,
+    guard: bool = True,
 ) -> GoldenReport:
     """Compare what an app (anything that `StateEngine` accepts) makes of its samples with a file.
 
     A relative `path` begins at the folder of the file that calls this function. `samples`, `database_url` and
     `carry` are as for `check_poison`; each sample is sent by alice, by alice again, and by bob, and the chain
     is always the same.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     The file is written if there is none, except in CI (CI=true), and written again with `--update-golden`, an
     option that pytest has with virtualchain, or with VIRTUALCHAIN_UPDATE_GOLDEN=1 in the environment.
@@ -74,12 +79,14 @@ def check_golden(
         raise UsageError("check_golden needs samples: good payloads, at least one for each opcode")
     path = Path(sys._getframe(1).f_code.co_filename).parent / path  # noqa: SLF001 - the test's folder
     contract = read_contract(app, "regtest")
+    if guard:
+        require_no_mistake(contract)
     is_missing, is_update = not path.exists(), _is_set(UPDATE)
     if is_missing and _is_set("CI") and not is_update:
         raise RulesChanged(
             f"there is no golden file {path}: run the test once outside of CI, and commit what it writes"
         )
-    actual = _course(app, contract, samples, database_url, carry)
+    actual = _course(app, contract, samples, database_url, carry, guard=guard)
     is_written = is_missing or is_update
     if is_written:
         _write(path, actual)
@@ -95,7 +102,7 @@ def _is_set(name: str) -> bool:
 
 
 def _course(
-    app: object, contract: Contract, samples: Sequence[bytes], url: str | None, carry: Carry
+    app: object, contract: Contract, samples: Sequence[bytes], url: str | None, carry: Carry, *, guard: bool
 ) -> dict[str, Any]:
     """Run the app over its samples; return what belongs into the file."""
     writer = CaseWriter(contract, samples, carry)
@@ -120,6 +127,7 @@ def _course(
             node.url,
             last,
             opened,
+            guard=guard,
         )
         return {
             "app": contract.name,
@@ -130,10 +138,19 @@ def _course(
         }
 
 
-def _run(app: object, contract: Contract, database: str, source: str, last: int, opened: ExitStack) -> None:
+def _run(
+    app: object,
+    contract: Contract,
+    database: str,
+    source: str,
+    last: int,
+    opened: ExitStack,
+    *,
+    guard: bool,
+) -> None:
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
     with StateEngine(
-        app, database=database, source=source, confirmations=0, state_folder=folder, history=None
+        app, database=database, source=source, confirmations=0, state_folder=folder, history=None, guard=guard
     ) as engine:
         try:
             engine.build(last)
@@ -147,21 +164,21 @@ def _run(app: object, contract: Contract, database: str, source: str, last: int,
 def _blocks(database: str, app: str, first: int, blocks: Sequence[Sequence[Case]]) -> list[dict[str, Any]]:
     """Read what became of each block, as lines of text."""
     names = {case.tx.txid: case.name for block in blocks for case in block}
-    found: dict[int, dict[str, Any]] = {
+    by_block: dict[int, dict[str, Any]] = {
         first + number: {"block_id": first + number, "inputs": [], "rows": []}
         for number in range(len(blocks))
     }
     with closing(connect_reader(database)) as connection:
         for block_id, txid, verdict, details in connection.execute(_Q["verdicts"], {"above": first - 1}):
-            if block_id in found and txid is not None:
-                found[block_id]["inputs"].append(f"{names.get(txid, txid)}: {verdict} {details}")
+            if block_id in by_block and txid is not None:
+                by_block[block_id]["inputs"].append(f"{names.get(txid, txid)}: {verdict} {details}")
         for block_id, text in connection.execute(_Q["changes_by_block"], {"app": app}):
-            if block_id in found:
-                found[block_id]["rows"].append(text)
+            if block_id in by_block:
+                by_block[block_id]["rows"].append(text)
         for block_id, *hashes in connection.execute(_Q["hashes_by_block"], {"app": app}):
-            if block_id in found:
-                found[block_id].update(zip(_HASHES, hashes, strict=True))
-    return list(found.values())
+            if block_id in by_block:
+                by_block[block_id].update(zip(_HASHES, hashes, strict=True))
+    return list(by_block.values())
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -208,12 +225,23 @@ def _compare(path: Path, kept: Mapping[str, Any], actual: Mapping[str, Any]) -> 
             f"app {app} has version {version}, and {path} is of version {kept['version']}. What changes "
             f"first:{listed}\nIf that is what the new version is for, {_HOW}"
         )
+    if [_hashes(block) for block in kept["blocks"]] == [_hashes(block) for block in actual["blocks"]] and (
+        kept["fingerprint"] == actual["fingerprint"]
+    ):
+        raise RulesChanged(
+            f"app {app} has the hashes of {path}, but the log words something in another way:{listed}\n"
+            f"No node differs because of that: {_HOW}"
+        )
     what = "declares other rules" if kept["fingerprint"] != actual["fingerprint"] else "has other results"
     raise RulesChanged(
         f"app {app} {what} than in {path}, and its version is still {version}. What changes first:{listed}\n"
         f"Nodes with the old code and nodes with the new would differ and not know why. Undo the change, or "
         f"give the app a new version; then {_HOW}"
     )
+
+
+def _hashes(block: Mapping[str, Any]) -> list[object]:
+    return [block.get(name) for name in ("block_id", *_HASHES)]
 
 
 def _differences(kept: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -226,9 +254,9 @@ def _differences(kept: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str
         lines = [f"block {block_id}"]
         for name, what in (("inputs", "input"), ("rows", "row")):
             pairs = zip_longest(before.get(name, ()), now.get(name, ()), fillvalue="none")
-            found = next((pair for pair in pairs if pair[0] != pair[1]), None)
-            if found is not None:
-                lines.append(f"{what}: {shortened(found[0])} <> {shortened(found[1])}")
+            pair = next((each for each in pairs if each[0] != each[1]), None)
+            if pair is not None:
+                lines.append(f"{what}: {shortened(pair[0])} <> {shortened(pair[1])}")
         lines += [
             f"{name}: {before.get(name)} <> {now.get(name)}"
             for name in _HASHES

@@ -1,4 +1,4 @@
-"""Say what a halted app was about: callback, op, line, the values there, and its last statement."""
+"""What a halted app was about: its callback, op, line, the values there, and its last statement."""
 
 import linecache
 from collections.abc import Iterator, Mapping
@@ -41,18 +41,18 @@ def describe_halt(app: str, error: AppHalted, names: Mapping[str, str], trace: T
 
 def _values(error: AppHalted, record: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the local values of the line that failed."""
-    found: TracebackType | None = None
+    place: TracebackType | None = None
     at = None if error.__cause__ is None else error.__cause__.__traceback__
     while at is not None:
         code = at.tb_frame.f_code
         if code.co_filename == record.get("file") and code.co_name == record.get("function"):
-            found = at
+            place = at
         at = at.tb_next
-    if found is None:
+    if place is None:
         return
     shown = {
         name: value
-        for name, value in found.tb_frame.f_locals.items()
+        for name, value in place.tb_frame.f_locals.items()
         if name != "self" and not isinstance(value, _NOT_SHOWN)
     }
     for name, value in list(shown.items())[:_MOST_VALUES]:

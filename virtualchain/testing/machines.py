@@ -1,17 +1,16 @@
 """Run an app the way another machine would: another process, other settings, other heaps, other restarts.
 
-A `Job` says how. It is done in this process, or in others with another hash seed and time zone. Digests and
+A `Job` says how. It is done in this process, or in others with other surroundings. Digests and
 rows are in the job's database afterwards; what comes back is what the app's callbacks asked of the database,
 and why the app halted, if it did.
 """
 
-import os
 import pickle
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, chdir, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -35,6 +34,7 @@ from virtualchain.store.projections import build_schema, projections
 from virtualchain.store.sql import queries
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.shipping import Parcel, pack, unpack
+from virtualchain.testing.surroundings import foreign_environment, import_path
 from virtualchain.testing.tracing import Trace, tracing
 
 T = TypeVar("T")
@@ -44,8 +44,6 @@ _DEPTH: Final = 500
 """Frames under the engine on a machine with a deep stack; Python's limit is 1,000."""
 _PATIENCE: Final = 600.0
 """Seconds after which a process is given up."""
-_ZONES: Final = ("<NPT>-05:45", "<MART>09:30")
-"""Time zones in the form that needs no data; one of them is not this process's."""
 _START: Final = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from virtualchain.testing.machines import work; work()"
@@ -121,6 +119,10 @@ class Job:
     """Whether the app is derived again from the tape at the end."""
     is_deep: bool = False
     """Whether the engine is called deep in a stack."""
+    shifts_clock: bool = False
+    """Whether the first of several processes has another clock."""
+    guard: bool = False
+    """Whether callbacks are watched."""
 
 
 @dataclass(slots=True)
@@ -183,12 +185,6 @@ class Machine:
         self._server.drop(self.url)
 
 
-def other_hash_seed(number: int = 1) -> int:
-    """Return a PYTHONHASHSEED that is not this process's."""
-    own = os.environ.get("PYTHONHASHSEED", "random")
-    return number + (own == str(number)) * 1_000
-
-
 def packed(app: object) -> Parcel | None:
     """Pack an app for other processes; None if it cannot be sent.
 
@@ -230,6 +226,7 @@ def _perform_elsewhere(parcel: Parcel, job: Job, hash_seed: int, processes: int)
             stretches=stretches[at : at + size],
             checkpoint=None if at else job.checkpoint,
             replays=job.replays and at + size >= len(stretches),
+            shifts_clock=job.shifts_clock and at == 0,
         )
         done = _in_another_process(parcel, part, hash_seed)
         if done is None:
@@ -245,11 +242,11 @@ def _in_another_process(parcel: Parcel, job: Job, hash_seed: int) -> Ran | None:
     """Have a new process unpack the app and do the job; None if it cannot unpack it."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result")
-        header, task = pickle.dumps(sys.path), pickle.dumps((parcel, job, result))
+        header, task = pickle.dumps(import_path()), pickle.dumps((parcel, job, result))
         done = subprocess.run(  # noqa: S603 - this Python, with a constant program
             [sys.executable, "-c", _START],
             input=header + task,
-            env=foreign_environment(hash_seed),
+            env=foreign_environment(hash_seed, shifts_clock=job.shifts_clock),
             capture_output=True,
             timeout=_PATIENCE,
             check=False,
@@ -259,13 +256,6 @@ def _in_another_process(parcel: Parcel, job: Job, hash_seed: int) -> Ran | None:
             raise VirtualchainError(f"the app cannot be run in another process:\n{output}")
         answer: Ran | None = pickle.loads(result.read_bytes())  # noqa: S301 - see `shipping`
         return answer
-
-
-def foreign_environment(hash_seed: int | None = None) -> dict[str, str]:
-    """Return the environment of another process, with another hash seed and time zone."""
-    zone = next(zone for zone in _ZONES if zone != os.environ.get("TZ"))
-    seed = other_hash_seed() if hash_seed is None else hash_seed
-    return os.environ | {"PYTHONHASHSEED": str(seed), "TZ": zone}
 
 
 def be_elsewhere() -> None:
@@ -325,15 +315,23 @@ class _Worker:
         return read_contract(self._app)
 
     def _build(self, source: BlockSource | str, last: int) -> None:
-        with StateEngine(
-            self._app,
-            database=self._job.database,
-            source=source,
-            confirmations=self._job.confirmations,
-            state_folder=self._job.folder,
-            history=None,
-        ) as engine:
+        with (
+            StateEngine(
+                self._app,
+                database=self._job.database,
+                source=source,
+                confirmations=self._job.confirmations,
+                state_folder=self._job.folder,
+                history=None,
+                guard=self._job.guard,
+            ) as engine,
+            self._another_folder(),
+        ):
             engine.build(last)
+
+    def _another_folder(self) -> AbstractContextManager[None]:
+        """Work in another folder than the one in which the app was loaded, if this is another process."""
+        return chdir(self._job.folder) if _is_elsewhere else nullcontext()
 
     def _deployment(self) -> Deployment:
         options = Options(self._job.confirmations, history=None, state_folder=self._job.folder)

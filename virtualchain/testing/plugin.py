@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell `check_golden` about the option; each worker of pytest-xdist does so for itself."""
+    """Pass the option on to `check_golden`; each worker of pytest-xdist does so for itself."""
     if config.getoption("update_golden"):
         os.environ[_UPDATE_GOLDEN] = "1"
 

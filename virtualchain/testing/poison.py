@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.model import Json
@@ -23,7 +24,8 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
-from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, other_hash_seed, packed
+from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, packed
+from virtualchain.testing.surroundings import other_hash_seed
 
 _BLOCK_CASES: Final = 60
 _MAX_HALTS: Final = 8
@@ -51,6 +53,7 @@ def check_poison(
     *,
     database_url: str | None = None,
     carry: Carry = op_return,
+    guard: bool = True,
 ) -> PoisonReport:
     """Run an app (anything that `StateEngine` accepts) over a list of hostile transactions.
 
@@ -58,8 +61,11 @@ def check_poison(
     cut off, changed and repeated, so that they also reach the app's checks and reducers. The databases are
     created on the server of `database_url`, whose role must have the right to do so, or on a server started
     for this call. `carry` builds the output script of a payload, for an app whose payload rule does not
-    read OP_RETURNs. The second run is in other processes, with another hash seed, time zone and stack depth,
-    unless the app cannot be sent there; see `check_determinism` for a search that goes further.
+    read OP_RETURNs. The second run is in other processes, with other surroundings, unless the app cannot be
+    sent there; see `check_determinism` for a search that goes further.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     Raises Poisoned, which reports the cases that halt the app or differ between two runs. Raises UsageError
     if no case reaches the app, or if a sample is not one of its payloads.
@@ -72,7 +78,9 @@ def check_poison(
         )
         opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
-        runs = opened.enter_context(_Runs(app, contract, server))
+        if guard:
+            require_no_mistake(contract)
+        runs = opened.enter_context(_Runs(app, contract, server, guard=guard))
         cases = list(CaseWriter(contract, samples, carry).hostile())
         complaints, blocks, first = _halts(runs, in_blocks(cases, _BLOCK_CASES))
         names = {case.tx.txid: case.name for block in blocks for case in block}
@@ -146,13 +154,14 @@ def _location(halt: Json) -> str:
 class _Runs:
     """Runs an app over blocks of cases, each time with a new node and a new database."""
 
-    def __init__(self, app: object, contract: Contract, server: DatabaseServer) -> None:
+    def __init__(self, app: object, contract: Contract, server: DatabaseServer, *, guard: bool) -> None:
         self.name = contract.name
         self.place = Place.of(contract)
         self._app = self.place.app(app)
         self._parcel = packed(self._app)
         self._confirmations = contract.confirmations or 0
         self._server = server
+        self._guard = guard
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -174,7 +183,8 @@ class _Runs:
         folder.mkdir()
         with self.place.node() as node:
             self.place.mine(node, blocks, self._confirmations)
-            job = Job(node.url, self._confirmations, folder, stretches, is_deep=elsewhere)
+            guard = self._guard and not elsewhere
+            job = Job(node.url, self._confirmations, folder, stretches, is_deep=elsewhere, guard=guard)
             name, seed = ("with a restart", other_hash_seed()) if elsewhere else ("the first run", None)
             machine = Machine(name, self._server, job, seed, processes=2)
             self._opened.callback(machine.drop)

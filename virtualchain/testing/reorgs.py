@@ -12,6 +12,7 @@ from typing import Final
 from psycopg import sql
 
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
@@ -23,7 +24,7 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, UNDONE_WITH_ITS_BLOCK
 from virtualchain.testing.blocks import bits_for
 from virtualchain.testing.cases import AtOnce, Carry, Case, CaseWriter, Place
 from virtualchain.testing.database import DatabaseServer, running_server
-from virtualchain.testing.differences import Side, describe_difference, verdicts
+from virtualchain.testing.differences import Side, describe_difference, halt_alike, verdicts
 from virtualchain.testing.elsewhere import Elsewhere
 from virtualchain.testing.machines import Job, Ran, Stretch, packed, perform
 from virtualchain.testing.tracing import shortened, tracing
@@ -63,6 +64,7 @@ def check_reorgs(
     forks: int = 8,
     seed: int = 1,
     carry: Carry = op_return,
+    guard: bool = True,
 ) -> ReorgReport:
     """Run an app (anything that `StateEngine` accepts) through random forks, and compare it after each.
 
@@ -71,6 +73,9 @@ def check_reorgs(
     back to a branch that was left. Some forks are seen together, and sometimes the engine starts again. After
     each look, verdicts, digests, rows and their history are compared with those of a replay of the chain as
     it is then, in a new process with another hash seed.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     What happens follows from the `seed`. Raises ReorgDiffers, which lists the steps and names the first
     block, op, statement and row that differ. Raises UsageError if the app halts in the replay, too, or if no
@@ -86,13 +91,15 @@ def check_reorgs(
         )
         opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
+        if guard:
+            require_no_mistake(contract)
         place = Place.of(contract)
         app = place.app(AtOnce(app) if contract.confirmations else app)
         parcel = packed(app)
         elsewhere = None if parcel is None else opened.enter_context(Elsewhere(parcel))
         walk = _Walk(seed, place, CaseWriter(contract, samples, carry), has_samples=bool(samples))
         opened.callback(walk.node.close)
-        subject = _Subject(app, contract.name, server, walk, opened)
+        subject = _Subject(app, contract.name, server, walk, opened, guard)
         # Waited for here, when this process has done what it can meanwhile.
         replayer = elsewhere if elsewhere is not None and elsewhere.has_app() else None
         for step in walk.steps(forks):
@@ -210,6 +217,7 @@ class _Subject:
     server: DatabaseServer
     walk: _Walk
     opened: ExitStack
+    guard: bool
     ran: Ran = field(default_factory=Ran)
     side: Side = field(init=False)
     _folder: Path = field(init=False)
@@ -238,6 +246,7 @@ class _Subject:
                         confirmations=0,
                         state_folder=folder,
                         history=None,
+                        guard=self.guard,
                     )
                 self._engine.build()
             except AppHalted as halted:
@@ -252,18 +261,24 @@ class _Subject:
                 job = Job(self.walk.node.url, 0, Path(folder), stretches, database=url)
                 ran = perform(self.app, job) if elsewhere is None else elsewhere.perform(job)
             replay = Side("a fresh replay of the chain", url, ran)
+            self._require_no_halt(ran)
             lines = describe_difference(self.name, self.side, replay, self.walk.names)
             lines = lines or _describe_history(self.name, self.side, replay)
         finally:
             self.server.drop(url)
         if lines:
             raise ReorgDiffers(self._report(lines))
-        if ran.halt is not None:
-            case = self.walk.names.get(ran.halt["txid"] or "", "no single transaction")
-            raise UsageError(
-                f"app {self.name} halts in block {ran.halt['block_id']}, with and without forks; check_poison"
-                f" finds such transactions: {ran.halt['callback']} fails with {ran.halt['error']} ({case})"
-            )
+
+    def _require_no_halt(self, replay: Ran) -> None:
+        """Raise UsageError if the app halts at the same place in the replay."""
+        halt = self.ran.halt
+        if halt is None or not halt_alike(self.ran, replay):
+            return
+        case = self.walk.names.get(halt["txid"] or "", "no single transaction")
+        raise UsageError(
+            f"app {self.name} halts in block {halt['block_id']}, in a fresh replay, too; check_poison finds "
+            f"such transactions: {halt['callback']} fails with {halt['error']} ({case})"
+        )
 
     def _report(self, lines: Sequence[str]) -> str:
         steps = self.walk.done
@@ -272,10 +287,10 @@ class _Subject:
             f"after {forks} fork{'' if forks == 1 else 's'}" if len(steps) > 1 else "even before a fork"
         )
         listed = "\n".join(f"- {line}" for line in lines)
-        told = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
+        walked = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
         return (
             f"app {self.name} {what}:\n{listed}\nThese steps led there; "
-            f"check_reorgs(…, seed={self.walk.seed}, forks={forks}) repeats them:\n{told}\n"
+            f"check_reorgs(…, seed={self.walk.seed}, forks={forks}) repeats them:\n{walked}\n"
             f"Instead, {UNDONE_WITH_ITS_BLOCK}; {SAME_EVERYWHERE}."
         )
 

@@ -24,6 +24,7 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.encoding import Around, find_opcode, write_input, write_output
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.payload import split_payload
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError, quoted
@@ -32,7 +33,7 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, UNDONE_WITH_ITS_BLOCK
 from virtualchain.testing.blocks import bits_for, work
 from virtualchain.testing.cases import MAX_START, AtOnce, Lowered
 from virtualchain.testing.database import DatabaseServer, running_server
-from virtualchain.testing.differences import Side, describe_difference
+from virtualchain.testing.differences import Side, describe_difference, halt_alike
 from virtualchain.testing.expecting import Book, Expectation, Names, Unexpected
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.halts import describe_halt
@@ -46,6 +47,9 @@ _Q = queries("testing")
 _OWN_NAMES: Final = ("app", "consensus_hash", "fee", "sender", "spends", "to")
 """What `Story.send` takes itself; a field with such a name is passed in `fields`."""
 
+_NUMBERS: Final = count(1)
+"""For the names of copies: several scenarios may be open at once."""
+
 Output = tuple[Tx, int]
 """An output of a transaction, by its number."""
 
@@ -56,7 +60,11 @@ class ReplayDiffers(VirtualchainError, AssertionError):
 
 @contextmanager
 def scenario(
-    *apps: object, database_url: str | None = None, confirmations: int = 0, replays: bool = True
+    *apps: object,
+    database_url: str | None = None,
+    confirmations: int = 0,
+    replays: bool = True,
+    guard: bool = True,
 ) -> "Iterator[Story]":
     """Run apps (anything that `StateEngine` accepts) on a chain that the test writes block by block.
 
@@ -66,8 +74,9 @@ def scenario(
 
     After each fork, and at the end, what the apps have is compared with a fresh replay of the chain as it is
     then: raises ReplayDiffers, which names the first block, op, statement and row that differ. That takes
-    about 0.2 seconds each time; `replays=False` leaves it out. Raises UsageError if there is no app, or the
-    database is not new.
+    about 0.2 seconds each time; `replays=False` leaves it out. The guard is on, unless `guard` is False:
+    callbacks that read the clock, files and the like are errors (docs/mistakes.md). Raises UsageError if
+    there is no app, or the database is not new.
     """
     if apps and isinstance(apps[-1], str) and database_url is None:
         *apps, database_url = apps  # type: ignore[assignment] # the last one is text
@@ -80,55 +89,76 @@ def scenario(
     with ExitStack() as opened:
         if database_url is None:
             database_url = opened.enter_context(running_server()).clone()
-        story = opened.enter_context(_opened(apps, database_url, confirmations, replays=replays))
+        story = opened.enter_context(_opened(apps, database_url, confirmations, replays=replays, guard=guard))
         yield story
         story.replay()
 
 
 @contextmanager
-def _opened(apps: Sequence[object], url: str, confirmations: int, *, replays: bool) -> "Iterator[Story]":
+def _opened(
+    apps: Sequence[object], url: str, confirmations: int, *, replays: bool, guard: bool
+) -> "Iterator[Story]":
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         contracts = [read_contract(app, "regtest") for app in apps]
-        first = max(contract.start for contract in contracts)
+        for contract in contracts if guard else ():
+            require_no_mistake(contract)
         played = [
-            _as_played(app, contract, confirmations, is_lowered=first > MAX_START)
-            for app, contract in zip(apps, contracts, strict=True)
+            _as_played(app, contract, confirmations) for app, contract in zip(apps, contracts, strict=True)
         ]
-        copies = _Copies(url)
-        opened.callback(copies.drop_all)
+        _require_new(url)
+        copies = _Copies(url) if replays else None
+        if copies is not None:
+            opened.callback(copies.drop_all)
         node = opened.enter_context(FakeNode())
-        if node.height + 1 < first <= MAX_START:
+        first = max((item.start for item in contracts if item.start <= MAX_START), default=0)
+        if node.height + 1 < first:
             node.mine(n=first - node.height - 1)
-        story = Story(node, played, contracts, url, confirmations, folder, copies if replays else None)
+        story = Story(node, played, contracts, url, confirmations, folder, copies, guard=guard)
         opened.callback(story.close)
         story.begin()
         yield story
 
 
-def _as_played(app: object, contract: Contract, confirmations: int, *, is_lowered: bool) -> object:
+def _as_played(app: object, contract: Contract, confirmations: int) -> object:
     """Return an app as it can be run on a short chain."""
-    app = Lowered(app) if is_lowered else app
+    app = Lowered(app) if contract.start > MAX_START else app
     return AtOnce(app) if confirmations < (contract.confirmations or 0) else app
+
+
+def _require_new(url: str) -> None:
+    """Raise UsageError if the database at `url` has been used."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(_Q["is_migrated"]).fetchone()
+        last = connection.execute(_Q["last_block"]).fetchone() if row and row[0] else None
+    if last is not None and last[0] is not None:
+        raise UsageError(
+            f"the database of a scenario must be new, but it has block {last[0]}: give each scenario its "
+            "own, as pytest's fixture `database_url` does"
+        )
 
 
 class _Copies:
     """Databases that are as the scenario's own was at the beginning."""
 
     def __init__(self, url: str) -> None:
-        """Copy the database at `url`; raise UsageError if it is not new."""
-        with psycopg.connect(url, autocommit=True) as connection:
-            row = connection.execute(_Q["is_migrated"]).fetchone()
-            last = connection.execute(_Q["last_block"]).fetchone() if row and row[0] else None
-        if last is not None and last[0] is not None:
-            raise UsageError(
-                f"the database of a scenario must be new, but it has block {last[0]}: give each scenario its "
-                "own, as pytest's fixture `database_url` does"
-            )
+        """Copy the database at `url`; raise UsageError if that is impossible."""
         own = urlsplit(url).path.removeprefix("/")
-        pristine = DatabaseServer(url, prefix="scenario", template=own).clone()
+        number = next(_NUMBERS)
+        try:
+            pristine = DatabaseServer(url, prefix=f"scenario_{number}", template=own).clone()
+        except psycopg.errors.ObjectInUse as error:
+            raise UsageError(
+                "a scenario begins with a copy of its database, and somebody is connected to that: connect "
+                "to it inside of the scenario, or leave the replays out (replays=False)"
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UsageError(
+                "a scenario makes databases for its replays: let the role do so (ALTER ROLE … CREATEDB), or "
+                "leave the replays out (replays=False)"
+            ) from error
         self._server = DatabaseServer(
-            url, prefix="replay", template=urlsplit(pristine).path.removeprefix("/")
+            url, prefix=f"replay_{number}", template=urlsplit(pristine).path.removeprefix("/")
         )
 
     @contextmanager
@@ -157,6 +187,8 @@ class Story:
         confirmations: int,
         folder: Path,
         copies: _Copies | None,
+        *,
+        guard: bool,
     ) -> None:
         self.node = node
         """The node, for what a story has no words for: its transactions can be put into `block`, too."""
@@ -167,6 +199,7 @@ class Story:
         self._confirmations = confirmations
         self._folders = (folder / str(number) for number in count())
         self._copies = copies
+        self._guard = guard
         self._first = node.height + 1
         self._before = node.height
         self._names = Names()
@@ -201,10 +234,10 @@ class Story:
         consensus hash gets the last one unless it is passed. Fields that are named like an argument of this
         method go into `fields`. With several apps, `app` names the one whose opcode it is.
 
-        Raises UsageError for a payload that is no input of any app, and for what `App.build_input` refuses;
-        but whether the app accepts the input is not asked here.
+        Raises UsageError for a payload that is not an input of any app, and for what `App.build_input`
+        refuses; but whether the app accepts the input is not asked here.
         """
-        given = {**(fields or {}), **more}
+        values = {**(fields or {}), **more}
         coins = [self._owned(each) for each in _as_outputs(spends)]
         senders = _as_keys(sender, has_coins=bool(coins))
         recipients = [_as_recipient(each) for each in to]
@@ -212,10 +245,10 @@ class Story:
         outputs: list[tuple[Recipient, int]] = list(recipients)
         name = "a payment"
         if what is not None:
-            contract, payload, name = self._payload(what, app, given, consensus_hash, payer, recipients)
+            contract, payload, name = self._payload(what, app, values, consensus_hash, payer, recipients)
             outputs.insert(0, (write_output(contract, payload), 0))
-        elif given:
-            raise UsageError(f"a transaction without an opcode has no fields: {', '.join(given)}")
+        elif values:
+            raise UsageError(f"a transaction without an opcode has no fields: {', '.join(values)}")
         tx = self.node.send(None, senders, outputs, fee=fee, coins=coins, is_alone=True)
         for owner in [*senders, *(as_key(who) for who, _ in recipients if not isinstance(who, bytes))]:
             self._names.add_key(owner)
@@ -246,7 +279,7 @@ class Story:
             )
         most = self.node.height - self._before
         if not 1 <= depth <= most:
-            raise UsageError(f"the story has {most} blocks: {depth} of them cannot be replaced")
+            raise UsageError(f"the story has {most} blocks so far: the last {depth} cannot be replaced")
         tree = self.node.chain.tree
         needed = tree.tip.chainwork - tree.chain[-depth - 1].chainwork + 1
         easy = tree.chain[1].block.bits
@@ -285,17 +318,17 @@ class Story:
         """
         engine, name = self._running(), self._contract(app).name
         at = engine.get_current_block(name) if block_id is None else block_id
-        found = engine.get_consensus_at(at, name)
-        if found is None:
+        digest = engine.get_consensus_at(at, name)
+        if digest is None:
             raise UsageError(f"app {name} has no consensus hash at block {at}")
-        return found
+        return digest
 
     def state_hash(self, app: str | None = None) -> str:
         """Return an app's state hash at its last block; raises UsageError if it has none."""
-        found = self._book(self._contract(app)).state_hash()
-        if found is None:
+        digest = self._book(self._contract(app)).state_hash()
+        if digest is None:
             raise UsageError(f"app {self._contract(app).name} has no state hash")
-        return found
+        return digest
 
     def expect(
         self,
@@ -354,6 +387,8 @@ class Story:
         with self._copies.copy() as url:
             with self._open(url, next(self._folders)) as engine, suppress(AppHalted):
                 self._build(engine, ran)
+            if halt_alike(self._ran, ran):
+                return  # which `block` has raised
             first = Side("the story", self.database_url, self._ran)
             second = Side("a fresh replay of its chain", url, ran)
             for name in self._contracts:
@@ -374,6 +409,7 @@ class Story:
             confirmations=self._confirmations,
             state_folder=folder,
             history=None,
+            guard=self._guard,
         )
 
     def _build(self, engine: StateEngine, ran: Ran) -> None:
@@ -480,7 +516,7 @@ class Story:
             for contract in candidates
         )
         raise UsageError(
-            f"{payload!r} is no input: payloads {starts}. To send it all the same, put "
+            f"{payload!r} is not an input: payloads {starts}. To send it all the same, put "
             "story.node.send(payload) into the block"
         )
 

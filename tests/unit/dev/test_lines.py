@@ -65,7 +65,7 @@ def test_inputs() -> None:
         ("send s --sender bob:p2wsh", "one of the types p2wpkh"),
         ("send s --to bob", "write ADDRESS=AMOUNT"),
         ("send s --to bob=1.5.2", "is not an amount"),
-        ("send s --colour red", "no such option"),
+        ("send s --shade red", "no such option"),
         ("mine 0", "is not in the range"),
         ("mine many", "is not a valid integer"),
         ("fork", "missing argument"),

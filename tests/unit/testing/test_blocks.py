@@ -11,7 +11,7 @@ from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import MalformedBlock
 from virtualchain.testing import ChainBuilder
-from virtualchain.testing.blocks import framed, genesis_block, merkle_root, subsidy, target, work
+from virtualchain.testing.blocks import bits_for, framed, genesis_block, merkle_root, subsidy, target, work
 from virtualchain.testing.wire import compact_size, read_block, read_compact_size, read_transaction
 
 
@@ -131,3 +131,9 @@ def test_a_block_on_another_network_is_made_without_proof_of_work() -> None:
     block = chain.tree.tip.block
     assert block.bits == 0x1D00FFFF
     assert int(sha256d(block.header)[::-1].hex(), 16) > target(block.bits)
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 5, 7, 9, 100, 255, 256, 257, 12_345])
+def test_a_target_for_an_amount_of_work(least: int) -> None:
+    """It takes at least so many tries, and hardly more: less than a thousandth."""
+    assert least <= work(bits_for(least)) <= least + 1 + least // 1_000

@@ -34,8 +34,8 @@ _OUTSIDE: Final = frozenset({"db_continue", "proceed", "get_db_state", "db_save"
 _MUTABLE: Final = (MutableMapping, MutableSequence, MutableSet)
 _CHANGES: Final = frozenset(
     """
-    add append appendleft clear discard extend extendleft insert pop popitem popleft remove reverse setdefault
-    sort update
+    add append appendleft clear discard extend extendleft insert pop popitem popleft remove reverse rotate
+    setdefault sort subtract update
     """.split()
 )
 """Methods that change what they are called on."""
@@ -116,6 +116,12 @@ class _Look:
 
     def findings(self) -> Iterator[Finding]:
         """Yield the mistakes, in no particular order."""
+        defaults = (
+            *(self._function.__defaults__ or ()),
+            *(self._function.__kwdefaults__ or {}).values(),
+        )
+        for ruled in filter(None, map(self._index.find, defaults)):
+            yield self._finding(ruled.rule, ruled.name, self._tree)
         order = SetOrder(self._tree, self._is_set)
         body = self._tree.body if isinstance(self._tree.body, list) else [self._tree.body]
         waiting: list[tuple[ast.AST, bool]] = [(each, False) for each in body]
@@ -227,6 +233,10 @@ class _Look:
                 method in _CHANGES and isinstance(self._meaning(owner), _MUTABLE) and self._is_lasting(owner)
             ):
                 yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
+            case ast.Call(func=ast.Name(id="next"), args=[owner, *_]) if isinstance(
+                self._meaning(owner), Iterator
+            ):
+                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
 
     def _is_lasting(self, node: ast.expr) -> bool:
         """Return whether an expression is an object that was there before the call."""
@@ -252,10 +262,16 @@ def _local_names(tree: Function) -> set[str]:
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.arg(arg=name):
                 bound.add(name)
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+            case (
+                ast.ExceptHandler(name=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+            ):
                 bound.add(name)
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) if node is not tree:
+            case ast.MatchMapping(rest=str(name)):
                 bound.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                bound |= set() if node is tree else {name}
             case ast.Global(names=names) | ast.Nonlocal(names=names):
                 declared |= set(names)
     return bound - declared

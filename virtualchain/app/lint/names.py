@@ -49,7 +49,7 @@ class Index:
         for name, value in ruled():
             rule = rule_of_name(name)
             if rule is not None:
-                self._ruled.setdefault(id(value), (value, Ruled(name, rule)))
+                self._ruled.setdefault(id(value), (value, Ruled(name.removesuffix(".*"), rule)))
 
     def find(self, value: object) -> Ruled | None:
         """Return what the rules say about an object; None if it is allowed."""
@@ -97,7 +97,7 @@ def ruled() -> Iterator[tuple[str, object]]:
                 continue
             space = vars(module)
             if attribute == "*":
-                yield owner, module
+                yield listed, module
             names = [each for each in space if not each.startswith("_")] if attribute == "*" else [attribute]
             for name in names:
                 if name in space and _is_modules_own(space[name], owner, named=attribute != "*"):

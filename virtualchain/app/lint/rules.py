@@ -63,7 +63,9 @@ CHANCE: Final = Rule(
     "randomness",
     "is random, or differs between versions of Python",
     "derive a number from the input, such as hashlib.sha256(f'{txid}:{vtxindex}'.encode())",
-    names=_words("os.getrandom os.urandom random.* secrets.* ssl.RAND_bytes uuid.uuid1 uuid.uuid4"),
+    names=_words(
+        "numpy.random.* os.getrandom os.urandom random.* secrets.* ssl.RAND_bytes uuid.uuid1 uuid.uuid4"
+    ),
 )
 NETWORK: Final = Rule(
     "network",
@@ -168,7 +170,7 @@ FLOATS: Final = Rule(
             """
         )
     )
-    + _words("cmath.* numpy.* scipy.* statistics.*"),
+    + _words("cmath.*"),
 )
 SET_ORDER: Final = Rule(
     "set-order",
