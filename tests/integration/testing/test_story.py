@@ -361,7 +361,7 @@ def test_state_outside_the_tables_is_noticed(database_url: str) -> None:
         seen.append(op["word"])
         state.execute("UPDATE words SET number = %s WHERE word = %s", [len(seen), op["word"]])
 
-    with scenario(an_app(commit), database_url) as story:
+    with scenario(an_app(commit), database_url, guard=False) as story:
         story.block(story.send("o", word="one"))
         with pytest.raises(
             ReplayDiffers, match="app words is other than in a fresh replay, after block 102"
@@ -381,7 +381,7 @@ def test_the_end_of_a_story_is_compared(database_url: str) -> None:
         seen.add(op["word"])
 
     def tell() -> None:
-        with scenario(an_app(commit), database_url) as story:
+        with scenario(an_app(commit), database_url, guard=False) as story:
             story.block(story.send("o", word="one"))
 
     with pytest.raises(ReplayDiffers, match=r"halts in db_commit: AssertionError.* \(on a fresh replay"):
@@ -396,7 +396,7 @@ def test_without_replays_nothing_is_compared(database_url: str) -> None:
         seen.append(op["word"])
         state.execute("UPDATE words SET number = %s WHERE word = %s", [len(seen), op["word"]])
 
-    with scenario(an_app(commit), database_url, replays=False) as story:
+    with scenario(an_app(commit), database_url, replays=False, guard=False) as story:
         story.block(story.send("o", word="one"))
         story.fork(1, [story.send("o", word="one", sender="bob")])
         story.expect(rows={"words": [{"number": 2}]})
