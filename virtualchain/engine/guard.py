@@ -36,6 +36,7 @@ from virtualchain.app.lint.rules import (
     rule_of_event,
     rule_of_name,
 )
+from virtualchain.app.source import Sources
 from virtualchain.engine.halting import halt
 from virtualchain.errors import UsageError
 
@@ -84,6 +85,7 @@ class Guard:
         require_no_mistake(contract)
         self._contract = contract
         self._code = guarded_code(contract)
+        self._sources = Sources()  # a file that is edited meanwhile changes nothing of what runs
         self._keeps_state = contract.get_state is not None
         self._before: list[tuple[object, str]] | None = None
         self._blocks = 0
@@ -106,7 +108,7 @@ class Guard:
         """
         _install()
         if self._before is None and not self._keeps_state:
-            self._before = list(self._code.describe())
+            self._before = list(self._code.describe(self._sources))
         with _REPLACEMENTS:
             yield self._guarded
         self._blocks += 1
@@ -114,7 +116,7 @@ class Guard:
             self._require_unchanged(block_id)
 
     def _require_unchanged(self, block_id: int) -> None:
-        before, self._before = self._before or [], list(self._code.describe())
+        before, self._before = self._before or [], list(self._code.describe(self._sources))
         for (owner, line), (_, line_now) in zip(before, self._before, strict=False):
             if line != line_now:
                 error = ForbiddenCall(STATE.complaint(f"changing {_changed(line, line_now)}{_of(owner)}"))
