@@ -53,7 +53,12 @@ def test_an_app_is_written(cli: Commands, start: Callable[..., Dev]) -> None:
     failure = dev.next("failed")["failure"]
     assert (failure["line"], failure["source"]) == (8, "class Sign")
     assert "SyntaxError" in failure["message"]
-    assert dev.do("send sign message=meanwhile --sender dave")["inputs"][0]["verdict"] == "accepted"
+    meanwhile = dev.do("send sign message=meanwhile --sender dave")
+    assert meanwhile["inputs"][0]["verdict"] == "accepted", meanwhile
+
+    # A mistake that the guard knows is found before the first block.
+    module.write_text(APP.replace(DIVISION, "__import__('time').time_ns()"))
+    assert "docs/mistakes.md" in dev.next("failed")["failure"]["message"]
 
     # Rules under which a block of the past fails: the same.
     module.write_text(APP.replace(DIVISION, "100 // (divisor - 7)"))

@@ -37,26 +37,35 @@ from tests.support.snippets import (
     unknown_words,
 )
 from virtualchain import StateEngine, consensus, testing
-from virtualchain.examples import inscriptions, names, notary, runes
+from virtualchain.examples import inscriptions, names, notary, points, runes
 from virtualchain.settings import load
 from virtualchain.testing import FakeNode, key
 from virtualchain.testing.database import DatabaseServer
 
 REASONS: Final = {
     ("README.md", "from guestbook import app"): "tests/acceptance/test_readme.py runs it with pytest",
-    ("docs/apps.md", "fake_node.reorg"): "tests/unit/testing calls all of these methods",
     ("docs/api.md", "urllib.request.Request"): "follows a server until it is stopped",
     ("docs/backup.md", "pg_create_restore_point"): "takes a superuser; tests/integration/backup runs it",
     ("docs/embedding.md", "from django.db"): "Django is not installed for tests",
+    ("docs/mistakes.md", ""): "shows mistakes; tests/integration/engine/test_mistakes.py makes them",
     ("docs/operating.md", "CREATE DATABASE"): "makes a database; the tests make theirs so",
     ("docs/tutorial.md", "points.py"): "tests/acceptance/test_tutorial.py follows the page",
+    ("docs/reducers.md", 'state.table("messages")'): "is a part of a callback",
     ("docs/sql.md", "REVOKE EXECUTE"): "changes the rights of everybody on the server's functions",
+    ("docs/testing.md", "fake_node.reorg"): "tests/unit/testing calls all of these methods",
+    ("docs/tutorial.md", ""): "tests/acceptance/test_tutorial.py follows it",
+    (
+        "docs/wasm.md",
+        "wasm_app(",
+    ): "its module is compiled elsewhere; virtualchain/examples/points/wasm is it",
     ("docs/writing.md", "entries_pending"): "needs `run --pending`; test_pending_views.py has it",
     ("docs/writing.md", "wait=True, **places"): "spends coins of a wallet; tests/integration/writing sends",
 }
 """Examples that are only compiled, or not planned, by page and a part of their text, and why."""
 OTHERS: Final = {"", "diff", "graphql", "html", "ini", "js", "nginx", "text"}
 """Languages of other programs, and what is only shown."""
+FOLDERS: Final = {"docs/reducers.md": ROOT / "virtualchain/examples/points"}
+"""Beside which files an example stands that reads them, by page."""
 ADDRESS: Final = key("alice").address()
 
 
@@ -156,7 +165,7 @@ def deployment(database_server: DatabaseServer, node: FakeNode) -> Iterator[str]
     """Return the URL of a deployment with the examples, the guest book of README, and the letters."""
     url = database_server.clone()
     own = [run_python(each)["app"] for each in snippets("python") if defines_an_app(each)]
-    apps = [notary.app, names.app, runes.app, inscriptions.app, *own]
+    apps = [notary.app, names.app, points.app, runes.app, inscriptions.app, *own]
     with StateEngine(*apps, database=url, source=node.url, confirmations=0) as engine:
         engine.build()
     yield url
@@ -172,13 +181,22 @@ def defines_an_app(snippet: Snippet) -> bool:
 
 @pytest.mark.parametrize("snippet", [each for each in snippets("sql") if not reason(each)], ids=str)
 def test_sql(snippet: Snippet, deployment: str) -> None:
-    """A server plans each query, and executes any other statement, which is then undone."""
+    """A server plans each query, and executes any other statement, which is then undone.
+
+    Statements of reducers, which have parameters, are for the tables of the app points.
+    """
     text = re.sub(r"bc1[pq]…", ADDRESS, snippet.text)
-    for statement in re.sub(r"--.*", "", text).split(";"):
+    text, parameters = re.subn(r"%\(\w+\)s", "NULL", re.sub(r"--.*", "", text))
+    for statement in filter(str.split, text.split(";")):
+        verb = statement.split()[0]
         with psycopg.connect(deployment) as connection:
-            if statement.split()[:1] not in ([], ["BEGIN"], ["COMMIT"]):
-                is_query = statement.split()[0] in {"SELECT", "WITH"}
-                connection.execute((f"EXPLAIN {statement}" if is_query else statement).encode())
+            connection.execute(
+                "SET search_path = points__1" if parameters else "SET search_path = virtualchain"
+            )
+            if parameters or verb in {"SELECT", "WITH"}:
+                connection.execute(f"EXPLAIN {statement}".encode())
+            elif verb not in {"BEGIN", "COMMIT"}:
+                connection.execute(statement.encode())
             connection.rollback()
 
 
@@ -222,7 +240,7 @@ def run_python(snippet: Snippet, known: dict[str, Any] | None = None, url: str =
     text = re.sub("85000[01]", "100", text)  # a height that the deployment has
     if re.search(r"^ {4}return", text, re.MULTILINE) and text.startswith("if "):
         text = f"def body(sender):\n{textwrap.indent(text, '    ')}"
-    exec(compile(text, str(snippet), "exec"), names)
+    exec(compile(text, f"{FOLDERS.get(snippet.page, ROOT)}/{snippet.line}", "exec"), names)
     return names
 
 
@@ -264,11 +282,13 @@ def test_the_page_on_embedding(deployment: str, database_server: DatabaseServer,
         if snippet.page == "docs/embedding.md" and not reason(snippet):
             run_python(snippet, names, deployment)
     sha256 = bytes(32).hex()
-    claimed_at = node.height
+    with psycopg.connect(deployment) as connection:
+        tape = connection.execute(
+            "SELECT hash, block_id FROM virtualchain.blocks ORDER BY block_id"
+        ).fetchall()
+    claimed_at = tape[-1][1]
     [row] = names["documents_of"](ADDRESS)
     assert row == {"sha256": sha256, "claimed_at": claimed_at}
-    with psycopg.connect(deployment) as connection:
-        tape = connection.execute("SELECT hash FROM virtualchain.blocks ORDER BY block_id").fetchall()
     assert names["document_at"](sha256, tape[-1][0])["owner"] == ADDRESS
     assert names["document_at"](sha256, tape[-2][0]) is None
     assert [each.sha256 for each in names["newest"](5)] == [sha256]

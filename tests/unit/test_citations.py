@@ -27,6 +27,7 @@ ELSEWHERE = frozenset(
         *("token.py", "./token.py", "./guestbook.py", "./names.py", "words.py", "./words.py"),
         *("points.py", "points.sql", "tests/test_points.py", "tests/golden.json", "pages/account.html"),
         *("tests/that/concern/you", "migrations/versions/000N_name.py"),  # stand for any such path
+        *("book.py", "tool.py"),  # the examples of docs/mistakes.md
         "psycopg.sql",  # a module
     }
 )
@@ -40,7 +41,9 @@ BASES = {
         "virtualchain/store/guard",
     ),
     "docs/names.md": ("virtualchain/examples/names",),
+    "docs/reducers.md": ("virtualchain/examples/points",),
     "docs/runes.md": ("virtualchain/examples/runes",),
+    "docs/wasm.md": ("virtualchain/examples/points", "virtualchain/examples/points/wasm"),
 }
 """Pages about some folders, which name files without them."""
 SHARED = re.compile(r"(?:\.\./)?shared/(?:data|tools)\b")

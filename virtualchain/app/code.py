@@ -78,9 +78,12 @@ class Code:
             digest.update(b"\n" + line.encode())
         return digest.hexdigest()
 
-    def describe(self) -> Iterator[tuple[object, str]]:
-        """Describe the code as it is now, in lines, each with the function, class or object that it is of."""
-        return _Walk(self.functions, lasting=self._lasting, without=self.without).lines()
+    def describe(self, sources: Sources | None = None) -> Iterator[tuple[object, str]]:
+        """Describe the code as it is now, in lines, each with the function, class or object that it is of.
+
+        `sources` has the files that were read before: without it, they are read as they are on the disk now.
+        """
+        return _Walk(self.functions, lasting=self._lasting, without=self.without, sources=sources).lines()
 
 
 def package(module: str) -> str | None:
@@ -98,7 +101,12 @@ class _Walk:
     """One walk over the code that belongs to some functions, each object once, in an order that is fixed."""
 
     def __init__(
-        self, roots: Mapping[str, object], *, lasting: bool, without: Collection[tuple[type, str]]
+        self,
+        roots: Mapping[str, object],
+        *,
+        lasting: bool,
+        without: Collection[tuple[type, str]],
+        sources: Sources | None = None,
     ) -> None:
         self._roots = roots
         self._lasting = lasting
@@ -109,7 +117,7 @@ class _Walk:
         self._kept: list[object] = []  # while an object lives, its id is its own
         self._waiting: deque[tuple[object, Callable[[], Iterator[str]]]] = deque()
         self._open: set[int] = set()
-        self._sources = Sources()
+        self._sources = Sources() if sources is None else sources
 
     def lines(self) -> Iterator[tuple[object, str]]:
         for name, root in sorted(self._roots.items()):

@@ -24,6 +24,11 @@ class Callback:
     function: Callable[..., Any]
     takes_state: Literal["by position", "by name", "never"]
 
+    @property
+    def needs_ops(self) -> bool:
+        """Whether it has nothing to do in a block without ops, as its function says by this attribute."""
+        return bool(getattr(self.function, "needs_ops", False))
+
     def __call__(self, *arguments: object, db_state: object) -> Any:  # noqa: ANN401 - what a callback returns
         """Call it with the arguments of the published API, in order."""
         match self.takes_state:

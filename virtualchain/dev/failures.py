@@ -176,10 +176,10 @@ class _Shortened(reprlib.Repr):
         self.maxlevel = 4
 
     def repr_dict(self, x: dict[object, object], level: int) -> str:
-        """Write a dict in its own order, without values whose key names a secret."""
+        """Write a dict in its own order, without what the engine adds to ops, and without secrets."""
         if level <= 0:
             return "{...}"
-        pairs = list(x.items())
+        pairs = [(key, value) for key, value in x.items() if not str(key).startswith("virtualchain_")]
         parts = [
             f"{self.repr1(key, level - 1)}: "
             + ("(not shown)" if _SECRET.search(str(key)) else self.repr1(value, level - 1))

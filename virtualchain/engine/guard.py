@@ -36,6 +36,7 @@ from virtualchain.app.lint.rules import (
     rule_of_event,
     rule_of_name,
 )
+from virtualchain.app.source import Sources
 from virtualchain.engine.halting import halt
 from virtualchain.errors import UsageError
 
@@ -55,6 +56,10 @@ _TOOLS: Final = frozenset(
 )
 """Modules and packages that may do on behalf of a callback what the callback may not."""
 _IMPORT: Final = "importlib._bootstrap"
+_WAY: Final = ("virtualchain.app.", "virtualchain.lib.", "virtualchain.testing.")
+"""Rooms of the engine that call the author's functions; what others of its rooms do is not the author's."""
+_WASM: Final = "virtualchain.app.wasm"
+"""The room that calls a WebAssembly module: what it does to that end is the engine's."""
 
 
 class ForbiddenCall(UsageError):
@@ -80,6 +85,7 @@ class Guard:
         require_no_mistake(contract)
         self._contract = contract
         self._code = guarded_code(contract)
+        self._sources = Sources()  # a file that is edited meanwhile changes nothing of what runs
         self._keeps_state = contract.get_state is not None
         self._before: list[tuple[object, str]] | None = None
         self._blocks = 0
@@ -102,7 +108,7 @@ class Guard:
         """
         _install()
         if self._before is None and not self._keeps_state:
-            self._before = list(self._code.describe())
+            self._before = list(self._code.describe(self._sources))
         with _REPLACEMENTS:
             yield self._guarded
         self._blocks += 1
@@ -110,7 +116,7 @@ class Guard:
             self._require_unchanged(block_id)
 
     def _require_unchanged(self, block_id: int) -> None:
-        before, self._before = self._before or [], list(self._code.describe())
+        before, self._before = self._before or [], list(self._code.describe(self._sources))
         for (owner, line), (_, line_now) in zip(before, self._before, strict=False):
             if line != line_now:
                 error = ForbiddenCall(STATE.complaint(f"changing {_changed(line, line_now)}{_of(owner)}"))
@@ -174,7 +180,7 @@ def _catch(rule: Rule, what: str) -> None:
             return
         modules.append(str(frame.f_globals.get("__name__")))
         frame = frame.f_back
-    while modules and package(modules[-1]) is None:  # the engine's way to the callback
+    while modules and modules[-1].startswith(_WAY) and not modules[-1].startswith(_WASM):
         modules.pop()
     if any(map(_is_allowed, modules)):
         return

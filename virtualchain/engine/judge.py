@@ -82,7 +82,8 @@ class Verdicts:
 
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
     """Return whether a block with these candidates is anything to the app's callbacks."""
-    return bool(candidates or contract.scan or contract.final)
+    scans_each = contract.scan is not None and not contract.scan.needs_ops
+    return bool(candidates or scans_each or contract.final)
 
 
 def judge(

@@ -5,7 +5,7 @@ what they return as that library did. docs/python2.md says what remains to be do
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final
 
@@ -93,39 +93,41 @@ class Adapted:
         """Parse the candidates, and show all ops of the block to the implementation."""
         self._parsed, self._accepted, self._listed = [], [], None
         for op in ops:
-            try:
-                fields = self._parse(block_id, op, db_state)
-            except ValueError as error:
-                fields, reason = None, str(error) or type(error).__name__
+            parsed = self._parse(block_id, op, db_state)
+            if isinstance(parsed, Rejected):
+                _replace(op, {f"{_RESERVED}refused": parsed.reason})
             else:
-                reason = "not parsed"
-            _replace(op, {f"{_RESERVED}refused": reason} if fields is None else fields)
-            if fields is not None:
-                self._parsed.append({**deepcopy(_fields(op)), **_hints(op)})
+                _replace(op, parsed)
+                self._parsed.append({**deepcopy(parsed), **_hints(op)})
         if hasattr(self._old, "db_scan_block"):
             self._old.db_scan_block(
                 block_id, [deepcopy(_fields(op)) for op in self._parsed], db_state=db_state
             )
 
-    def _parse(self, block_id: int, op: Json, db_state: object) -> Json | None:
+    def _parse(self, block_id: int, op: Json, db_state: object) -> Json | Rejected:
         place = (op["virtualchain_txid"], op["virtualchain_txindex"]) if self._parse_takes_place else ()
-        parsed = self._old.db_parse(
-            block_id,
-            *place,
-            self._text(op["virtualchain_opcode"]),
-            self._text(bytes.fromhex(op["payload"])),
-            [
-                _with_old_names(sender, script_type="type", nulldata_vin_outpoint="vout")
-                for sender in _senders(op)
-            ],
-            [_as_input(spending) for spending in op["inputs"]],
-            [_with_old_names(output, script="script_pubkey") for output in op["outputs"]],
-            op["virtualchain_fee"],
-            db_state=db_state,
-        )
-        if not isinstance(parsed, dict | None):
+        names = {"script_type": "type", "nulldata_vin_outpoint": "vout"}
+        try:
+            parsed = self._old.db_parse(
+                block_id,
+                *place,
+                self._text(op["virtualchain_opcode"]),
+                self._text(bytes.fromhex(op["payload"])),
+                [_with_old_names(sender, **names) for sender in op["virtualchain_senders"]],
+                [_as_input(spending) for spending in op["inputs"]],
+                [_with_old_names(output, script="script_pubkey") for output in op["outputs"]],
+                op["virtualchain_fee"],
+                db_state=db_state,
+            )
+        except ValueError as error:
+            return Rejected(str(error) or type(error).__name__)
+        if parsed is None:
+            return Rejected("not parsed")
+        if isinstance(parsed, Rejected):
+            return parsed
+        if not isinstance(parsed, dict):
             raise TypeError(f"db_parse returned a {type(parsed).__name__}: expected a dict, or None")
-        return None if parsed is None else {name: parsed[name] for name in _fields(parsed)}
+        return _fields(parsed)
 
     def db_check(
         self,
@@ -155,7 +157,7 @@ class Adapted:
             db_state=db_state,
         )
         _replace(op, fields)
-        return bool(verdict)
+        return verdict if isinstance(verdict, Rejected) else bool(verdict)
 
     def db_commit(
         self,
@@ -170,8 +172,8 @@ class Adapted:
         code = self._text(opcode)
         place = op["virtualchain_txindex"]
         result = self._old.db_commit(block_id, code, _fields(op), txid, place, db_state=db_state)
-        if result is False:
-            return False
+        if result is False or isinstance(result, Rejected):
+            return result
         ops = result if isinstance(result, list) else [result]
         committed = [_fields(each) for each in ops if isinstance(each, dict)]
         try:
@@ -298,11 +300,6 @@ def _replace(op: Json, fields: Json) -> None:
     op.clear()
     op.update(fields)
     op.update(hints)
-
-
-def _senders(op: Json) -> Iterable[Json]:
-    senders: Iterable[Json] = op["virtualchain_senders"]
-    return senders
 
 
 def _with_old_names(value: Json, **names: str) -> Json:

@@ -462,7 +462,7 @@ def _listed_pairs(
         lines += [f"       {line}" for line in unlike]
     if is_different:
         ones, others = (sum(pair[side] is not None for pair in pairs) for side in (0, 1))
-        yield f"{what}: there are {others}, expected {ones}:"
+        yield f"{what}: {others}, expected {ones}:"
         yield from lines
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.integration.conftest import Query
 from tests.integration.engine.test_recorded_chains import EXCERPT, check_log, holds_nul
 from tests.support.recorded_source import RecordedSource
-from virtualchain import StateEngine
+from virtualchain import Rejected, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.errors import AppHalted, InvalidApp
 from virtualchain.lib.python2 import adapt
@@ -349,6 +349,28 @@ def test_bytes_are_hashed_as_they_are(verdicts: Verdicts) -> None:
 def test_an_op_may_stand_without_being_hashed(verdicts: Verdicts) -> None:
     """None from db_commit lets what it wrote stand, and the op has nothing to hash."""
     assert verdicts(old_module(db_commit=commit_nothing), b"vvax") == [([], [])]
+
+
+def test_reasons_can_be_given(verdicts: Verdicts) -> None:
+    """What this library's apps return to reject with a reason is understood, at each step."""
+
+    def give(payload: str) -> Any:
+        return Rejected(payload) if payload == "no" else {"text": payload}
+
+    module = old_module(
+        db_parse=lambda block_id, opcode, op_payload, senders, inputs, outputs, fee, db_state=None: give(
+            op_payload
+        ),
+        db_check=lambda block_id, opcode, op, txid, vtxindex, checked, db_state=None: (
+            Rejected("never") if op["text"] == "never" else True
+        ),
+        db_commit=lambda block_id, opcode, op, txid, vtxindex, db_state=None: op and Rejected("later"),
+    )
+    assert verdicts(module, b"vvano", b"vvanever", b"vvax") == [
+        ("check", "no"),
+        ("check", "never"),
+        ("commit", "later"),
+    ]
 
 
 def test_no_op_follows_the_last_one(verdicts: Verdicts) -> None:

@@ -10,11 +10,15 @@ import pytest
 
 from tests.support.rides import rides_app
 from virtualchain import App, State
+from virtualchain.app.declarations import read_contract
 from virtualchain.errors import UsageError
 from virtualchain.examples import notary
-from virtualchain.testing import check_reorgs
+from virtualchain.testing import check_reorgs, op_return, scenario
+from virtualchain.testing.cases import CaseWriter, Place
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.testing.reorgs import ReorgDiffers
+from virtualchain.testing.differences import Side
+from virtualchain.testing.machines import Ran
+from virtualchain.testing.reorgs import ReorgDiffers, _describe_history, _Walk
 
 SAMPLES = [b"wdohello", b"wdoworld"]
 WORDS = "CREATE TABLE words (id bigint PRIMARY KEY, word text NOT NULL, number bigint)"
@@ -157,12 +161,54 @@ def planted(tmp_path: Path) -> dict[str, object]:
 def test_a_planted_mistake(database_url: str, planted: dict[str, object], which: str, shown: str) -> None:
     """The first difference is named, with the steps that led there and the call that repeats them."""
     with pytest.raises(ReorgDiffers, match=f"(?s){shown}") as raised:
-        check_reorgs(planted[which], SAMPLES, database_url=database_url)
+        check_reorgs(planted[which], SAMPLES, database_url=database_url, guard=False)
     message = str(raised.value)
     assert message.startswith("app words is other than in a fresh replay, ")
     assert "- the app after these steps and a fresh replay of the chain differ first in block 2" in message
     assert "check_reorgs(…, seed=1, forks=" in message
     assert "Instead, keep state in the app's tables alone: " in message
+
+
+def test_a_seed_repeats_its_steps() -> None:
+    """Another seed has others; each chain is the same to the last byte."""
+
+    def walked(seed: int) -> tuple[list[str], str]:
+        contract = read_contract(an_app(), "regtest")
+        walk = _Walk(seed, Place.of(contract), CaseWriter(contract, SAMPLES, op_return), has_samples=True)
+        with walk.node:
+            return list(walk.steps(12)), walk.node.tip
+
+    steps, tip = walked(3)
+    assert walked(3) == (steps, tip)
+    assert walked(4)[0] != steps
+    assert len(steps) == 13
+    assert any("wins again" in step for step in steps)
+    assert any("(not looked at)" in step for step in steps)
+    assert not steps[-1].endswith("(not looked at)")
+
+
+def test_a_difference_in_history_alone(database_url: str, database_server: DatabaseServer) -> None:
+    """Rows as they were are compared, too: here somebody has changed one, unseen."""
+
+    def commit(op: dict[str, Any], state: State, row: int) -> None:
+        state.execute("UPDATE words SET number = %s WHERE word = %s", [row, op["word"]])
+
+    def side(name: str, url: str) -> Side:
+        with scenario(an_app(commit), url, replays=False) as story:
+            story.block(story.send(b"wdoone"))
+            story.block(story.send(b"wdoone"))
+        return Side(name, url, Ran())
+
+    other_url = database_server.clone()
+    one, other = side("one", database_url), side("the other", other_url)
+    assert _describe_history("words", one, other) == []
+    with psycopg.connect(other_url) as connection:
+        connection.execute("SELECT set_config('virtualchain.block_id', 'undo', true)")
+        connection.execute("UPDATE words__1.words_history SET number = 7")
+    lines = _describe_history("words", one, other)
+    assert lines[0] == "one and the other have other changes"
+    assert '"number": ' in lines[1]
+    database_server.drop(other_url)
 
 
 def test_what_cannot_be_tried(database_url: str) -> None:

@@ -14,6 +14,7 @@ from virtualchain import wasm_app
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.wasm.module import Module, ModuleFailed
 from virtualchain.app.wasm.packing import pack, unpack
+from virtualchain.engine.judge import must_judge
 from virtualchain.errors import InvalidApp
 
 
@@ -228,6 +229,8 @@ HALTS: dict[str, tuple[str, str]] = {
     "a pointer beyond the memory": ("(drop (i32.load (i32.const 65536)))", "out of bounds"),
     "room beyond the memory": (f"(drop {call('next', 65530, 100)})", "names 32 bytes at 65530"),
     "room that wraps": (f"(drop {call('next', -1, -1)})", "bytes at 4294967295"),
+    "text beyond the memory": (f"(drop {call('is_text', 65530, 100)})", "names 100 bytes at 65530"),
+    "a reason that wraps": (NEXT + call("refuse", -1, 5), "names 5 bytes at 4294967295"),
     "too little room": (f"(drop {call('next', 1024, 31)})", "has room for 31 bytes"),
     "an undecided input": (NEXT, "has decided 0 of 1 inputs"),
     "the next before the last": (NEXT + NEXT, "has neither accepted nor refused this one"),
@@ -256,6 +259,14 @@ def test_what_a_module_may_not_do_is_never_a_verdict(name: str) -> None:
     with pytest.raises(ModuleFailed, match=r"it\.wasm") as failed:
         run(wat(body, extra=extra))
     assert message in str(failed.value)
+
+
+def test_a_block_without_inputs_does_not_begin_a_turn() -> None:
+    """A module costs nothing there; any other `scan` is called for every block."""
+    assert not must_judge(read_contract(app(wat(""))), ())
+    other = app(wat(""))
+    other.scan(lambda ops, state: None, from_block=5)
+    assert must_judge(read_contract(other), ())
 
 
 def test_a_long_reason_is_cut_and_an_empty_one_is_none() -> None:

@@ -1,6 +1,7 @@
 """The global options: before a command, after it, or in both places."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -66,3 +67,16 @@ def test_version_works_before_and_after_the_command(
         with pytest.raises(IndexError):
             flags(*arguments)
         assert capsys.readouterr().out == "virtualchain 1.2.3\n"
+
+
+def test_what_is_deprecated_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that a later version refuses counts, and one line says what to write instead."""
+    monkeypatch.chdir(tmp_path)
+    options = Options()
+    options.add("verify", "header")
+    assert options.settings.verify == "headers"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("virtualchain: verify: 'header' is called 'headers' now")
+    assert line.endswith("write 'headers'")

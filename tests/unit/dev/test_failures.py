@@ -45,7 +45,8 @@ def failing(folder: Path) -> AppHalted:
     (folder / "failing_app.py").write_text(APP)
     contract = read_contract(load_app(str(folder / "failing_app.py")))
     try:
-        contract.commit(1, b"x", {"text": "hi"}, "aa", 0, db_state=None)
+        op = {"text": "hi", "virtualchain_txid": "aa"}
+        contract.commit(1, b"x", op, "aa", 0, db_state=None)
     except KeyError as error:
         halted = halt(contract, 7, "db_commit", None, error, opcode=b"x", op='{"text": "hi"}')
         halted.__cause__ = error
