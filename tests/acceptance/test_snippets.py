@@ -53,7 +53,6 @@ REASONS: Final = {
     ("docs/reducers.md", 'state.table("messages")'): "is a part of a callback",
     ("docs/sql.md", "REVOKE EXECUTE"): "changes the rights of everybody on the server's functions",
     ("docs/testing.md", "fake_node.reorg"): "tests/unit/testing calls all of these methods",
-    ("docs/tutorial.md", ""): "tests/acceptance/test_tutorial.py follows it",
     (
         "docs/wasm.md",
         "wasm_app(",

@@ -23,7 +23,14 @@ CITING = (
 )
 ELSEWHERE = frozenset(
     {
-        *("guestbook.py", "test_guestbook.py", "apps.py", "virtualchain.toml", "./virtualchain.toml"),
+        *(
+            "guestbook.py",
+            "test_guestbook.py",
+            "book.py",
+            "apps.py",
+            "virtualchain.toml",
+            "./virtualchain.toml",
+        ),
         *("token.py", "./token.py", "./guestbook.py", "./names.py", "words.py", "./words.py"),
         *("points.py", "points.sql", "tests/test_points.py", "tests/golden.json", "pages/account.html"),
         *("tests/that/concern/you", "migrations/versions/000N_name.py"),  # stand for any such path

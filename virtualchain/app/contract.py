@@ -25,9 +25,12 @@ class Callback:
     takes_state: Literal["by position", "by name", "never"]
 
     @property
-    def needs_ops(self) -> bool:
-        """Whether it has nothing to do in a block without ops, as its function says by this attribute."""
-        return bool(getattr(self.function, "needs_ops", False))
+    def is_sandboxed(self) -> bool:
+        """Whether it only calls a module in a sandbox, as its function says by this attribute.
+
+        It has nothing to do in a block without ops, and there is nothing to watch.
+        """
+        return bool(getattr(self.function, "is_sandboxed", False))
 
     def __call__(self, *arguments: object, db_state: object) -> Any:  # noqa: ANN401 - what a callback returns
         """Call it with the arguments of the published API, in order."""

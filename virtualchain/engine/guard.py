@@ -50,8 +50,8 @@ _METHODS: Final = (
 )
 _TOOLS: Final = frozenset(
     """
-    IPython _pydev_bundle _pydevd_bundle _pydevd_frame_eval _pytest bdb coverage debugpy ipdb linecache
-    logging pdb pudb pydevd pydevd_file_utils traceback warnings weakref zipimport
+    IPython _pydev_bundle _pydevd_bundle _pydevd_frame_eval _pytest bdb coverage debugpy hypothesis ipdb
+    linecache logging pdb pudb pydevd pydevd_file_utils traceback warnings weakref zipimport
     """.split()
 )
 """Modules and packages that may do on behalf of a callback what the callback may not."""
@@ -143,7 +143,7 @@ def _of(owner: object) -> str:
 
 
 def _guarded(callback: Callback) -> Callback:
-    return replace(callback, function=_Guarded(callback.function))
+    return callback if callback.is_sandboxed else replace(callback, function=_Guarded(callback.function))
 
 
 class _Guarded:

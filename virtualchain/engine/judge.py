@@ -82,7 +82,7 @@ class Verdicts:
 
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
     """Return whether a block with these candidates is anything to the app's callbacks."""
-    scans_each = contract.scan is not None and not contract.scan.needs_ops
+    scans_each = contract.scan is not None and not contract.scan.is_sandboxed
     return bool(candidates or scans_each or contract.final)
 
 

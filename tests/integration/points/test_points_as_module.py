@@ -15,7 +15,7 @@ from virtualchain import App, Rejected, State, wasm_app
 from virtualchain.errors import AppHalted
 from virtualchain.examples import points
 from virtualchain.examples.points import wasm
-from virtualchain.testing import FakeNode, check_determinism, check_poison
+from virtualchain.testing import FakeNode, check_poison
 
 FOLDER = Path(wasm.__file__).parent
 ISSUE = wasm.app.build_input("i", name="gold", amount=100)
@@ -141,13 +141,6 @@ def test_a_module_comes_to_the_ops_and_hashes_of_the_same_rules(
 def test_no_input_halts_it(database_url: str) -> None:
     """Hostile payloads are refusals, with the module as well."""
     check_poison(wasm.app, samples=[ISSUE, PASS], database_url=database_url)
-
-
-def test_it_depends_on_values_alone(database_url: str) -> None:
-    """Machines with other plans, heaps and stacks agree, and a module can be sent to them."""
-    report = check_determinism(wasm.app, samples=[ISSUE, PASS], database_url=database_url, seconds=0)
-    assert report.accepted
-    assert len(report.machines) > 1
 
 
 def test_a_module_that_comes_to_no_end_halts_its_app(fake_node: FakeNode, run: Run) -> None:

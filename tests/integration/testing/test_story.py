@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.support.rides import rides_app
+from tests.support.snippets import snippets
 from tests.support.tables import deployment
 from virtualchain import App, Rejected, State
 from virtualchain.errors import AppHalted, UsageError
@@ -75,6 +76,14 @@ def test_a_story_with_forks(database_url: str) -> None:
             state_hash=story.state_hash(),
         )
         assert carol != story.address("carol", "p2tr")
+
+
+def test_the_example_of_the_page(database_url: str) -> None:
+    """The first example of docs/testing.md passes as it stands there."""
+    example = next(each for each in snippets("python") if each.page == "docs/testing.md")
+    names: dict[str, Any] = {}
+    exec(compile(example.text, str(example), "exec"), names)
+    names["test_the_first_claim_wins"](database_url)
 
 
 def test_a_restart_and_a_bare_transaction(database_url: str) -> None:

@@ -76,13 +76,13 @@ def test_a_type_checker_finds_mistakes_and_nothing_else(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("right.py", "wrong.py")]
     config = str(ROOT / "pyproject.toml")
     # The whole project is checked with this configuration, too, so that most of the work may be done already.
-    said, problems, _ = api.run([*files, "--config-file", config, "--cache-dir", str(ROOT / ".mypy_cache")])
+    output, problems, _ = api.run([*files, "--config-file", config, "--cache-dir", str(ROOT / ".mypy_cache")])
     assert problems == ""
     lines = (HEAD + WRONG).splitlines()
     expected = {
         number: line.partition("# error: ")[2] for number, line in enumerate(lines, 1) if "# error: " in line
     }
-    errors = re.findall(r"(\w+)\.py:(\d+): error: (.*?)  \[(.*)\]", said)
+    errors = re.findall(r"(\w+)\.py:(\d+): error: (.*?)  \[(.*)\]", output)
     reported = {int(line): text for file, line, text, code in errors if code != "empty-body"}
     assert {file for file, _, _, code in errors if code != "empty-body"} == {"wrong"}
     assert reported.keys() == expected.keys()

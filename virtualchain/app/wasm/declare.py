@@ -150,7 +150,7 @@ def wasm_app(
             encode=None if layout is None else WriteLayout(ReadLayout.of(layout)),
         )
     app.scan(WasmScan(loaded, tuple((code, tuple(fields)) for code, fields in sorted(opcodes.items())), fuel))
-    setattr(app.db_scan_block, "needs_ops", True)  # noqa: B010 - a function has no such attribute by itself
+    setattr(app.db_scan_block, "is_sandboxed", True)  # noqa: B010 - a function has no such attribute by itself
     return app
 
 
