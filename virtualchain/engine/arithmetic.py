@@ -23,7 +23,7 @@ _MOST_DIGITS: Final = 4_300
 
 @contextmanager
 def pinned_arithmetic() -> Iterator[None]:
-    """Run callbacks with Python's defaults for `Decimal` and for the digits of ints, whatever others have set.
+    """Run callbacks with Python's defaults for `Decimal` and the digits of ints, whatever others have set.
 
     The limit of digits belongs to the process, and stays as it is then.
     """
