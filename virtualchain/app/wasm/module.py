@@ -196,7 +196,7 @@ def _tables(code: bytes) -> list[tuple[int, int | None]]:
 
 
 def _costly(code: bytes) -> Iterator[str]:
-    """Yield why the compiler could take too long, or too much memory, for a module that has been validated."""
+    """Yield why the compiler could take too much time or memory for a module that has been validated."""
     places = dict(_sections(code))
     if _CODE not in places:
         return
