@@ -116,6 +116,8 @@ class Host:
             assert isinstance(function, wasmtime.Func), "as above"
             function(store, self._state.block_id, self._state.block_time, len(self._inputs))
         except BaseException as error:
+            if isinstance(self._error, ModuleFailed):  # it says itself where; wasmtime's lines say nothing
+                raise self._error.with_traceback(None) from None
             if self._error is not None:
                 raise self._error from None
             if not isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
