@@ -131,7 +131,7 @@ class State:
         known = self._known(statement, parameters)
         if known.look.writes:
             raise UsageError(
-                f"a query of a check reads only, what is to be written belongs into commit: {short(statement)}"
+                f"a query of a check reads only; what it writes belongs into commit: {short(statement)}"
             )
         answer = self._send(known, parameters)
         rows = answer.rows()
