@@ -107,6 +107,7 @@ RIGHT = {
         "urlparse(quote('a'))",
         "",
     ),
+    "an open file as a value": ("import sys\nfile = sys.stderr", "print('a', file=file)", ""),
     "powers of whole numbers": ("", "len(payload) ** 2; pow(2, 3, 5); 2 ** len(payload)", ""),
     "what depends on no order": ("S = {'a', 'b'}", "max(S); sorted(S, reverse=True); [*sorted(S)]", ""),
     "a time with a zone": (

@@ -8,6 +8,7 @@ function was imported. What the look cannot follow is caught when it runs (`virt
 import ast
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
+from io import IOBase
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -249,7 +250,8 @@ class _Look:
             case ast.Name(ctx=ast.Load()) | ast.Attribute(ctx=ast.Load(), value=ast.Name()):
                 value = node.value if isinstance(node, ast.Attribute) else node
                 for each in (node, value):
-                    if isinstance(self._meaning(each), Iterator):
+                    meaning = self._meaning(each)
+                    if isinstance(meaning, Iterator) and not isinstance(meaning, IOBase):
                         yield self._finding(STATE, f"changing {ast.unparse(each)}", node)
 
     def _is_lasting(self, node: ast.expr) -> bool:
