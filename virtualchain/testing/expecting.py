@@ -327,7 +327,7 @@ def _unmatched(
 
 
 def _hand_over(free: int, number: int, came_from: Mapping[int, int], taken: dict[int, int]) -> None:
-    """Give a free row to the expected one that reached it, the row which that had to the next, and so on."""
+    """Pass a free row to the expected one that reached it, the row which that had to the next, and so on."""
     place = free
     while True:
         asking = came_from[place]

@@ -61,7 +61,7 @@ class Host:
         self._fuel = fuel
         self._at = -1
         self._verdicts: list[Verdict] = []
-        self._wanted: list[_Place] = []
+        self._places_ahead: list[_Place] = []
         self._kept = 0
         self._stored: dict[_Place, tuple[Any, ...] | None] = {}
         """Rows as they were before the block, as far as they were asked for."""
@@ -84,8 +84,8 @@ class Host:
         return self._verdicts
 
     def _read_ahead(self) -> None:
-        for start in range(0, len(self._wanted), _AT_ONCE):
-            part = self._wanted[start : start + _AT_ONCE]
+        for start in range(0, len(self._places_ahead), _AT_ONCE):
+            part = self._places_ahead[start : start + _AT_ONCE]
             keys_by_table: dict[str, list[object]] = {}
             for name, key in part:
                 keys_by_table.setdefault(name, []).append(key)
@@ -241,7 +241,7 @@ class Host:
         place = self._key(name, self._read(key, size))
         if place is not None:
             self._keep(size)
-            self._wanted.append((name, place))
+            self._places_ahead.append((name, place))
 
     def _is_text(self, text: int, size: int) -> int:
         """Return whether bytes are text that a field or a column can hold."""
