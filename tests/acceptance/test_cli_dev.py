@@ -82,6 +82,14 @@ def test_an_app_is_written(cli: Commands, start: Callable[..., Dev]) -> None:
     module.write_text(mended)
     dev.next("loaded")
 
+    # Tables that the database refuses: what it says of them, and no line of Python.
+    tables.write_text(SQL.replace("CREATE TABLE", "CREATE TABEL"))
+    failure = dev.next("failed")["failure"]
+    assert 'syntax error at or near "TABEL" (line 2)' in failure["message"]
+    assert failure["file"] is None
+    tables.write_text(SQL)
+    dev.next("loaded")
+
     # A fork, killed in the middle of its work, and what is left.
     undone = dev.do("fork 2")["undone"]
     assert (undone["depth"], undone["ops"], undone["rows"]) == (2, 2, 2)

@@ -18,6 +18,7 @@ from virtualchain.dev.real_node import PEOPLE, RealNode
 from virtualchain.errors import NodeError, StoreError, UsageError, quoted
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode, Key, Tx, key
+from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.wire import outpoint, read_block, read_transaction
 
 NETWORK: Final = "regtest"
@@ -93,9 +94,9 @@ class Chain:
 
     def mine(self, blocks: int) -> list[Tx]:
         """Mine blocks, the first with what is held; return that."""
-        taken = [held.tx for held in self.held]
+        taken, before = [held.tx for held in self.held], self.node.chain.tree.tip
         self.node.mine([*taken, *self._sent_elsewhere()], blocks)
-        self._keep()
+        self._keep(before)
         return taken
 
     def fork(self, depth: int, blocks: int | None) -> list[Tx]:
@@ -105,6 +106,7 @@ class Chain:
                 f"the chain has {self.height} blocks: a fork can replace up to {self.height - 1}"
             )
         taken: list[Tx] = []
+        before = self.node.chain.tree.tip
 
         def signed() -> Iterator[Tx]:
             """Sign with the coins that there are on the new branch, once that has begun."""
@@ -113,7 +115,7 @@ class Chain:
                 yield taken[-1]
 
         self.node.reorg(depth, blocks, signed())
-        self._keep()
+        self._keep(before, depth)
         return taken
 
     def before(self) -> tuple[list[bytes], dict[Outpoint, SpentOutput]]:
@@ -135,8 +137,20 @@ class Chain:
         self._save(node)
         return node
 
-    def _keep(self) -> None:
-        self._save(self.node)
+    def _keep(self, before: StoredBlock, replaced: int = 0) -> None:
+        """Save what was mined since the tip `before`, of which the last `replaced` blocks are replaced.
+
+        If that fails, nothing was mined: the app never has a block that is not in the file.
+        """
+        try:
+            self._save(self.node)
+        except StoreError as error:
+            tree = self.node.chain.tree
+            first = tree.chain[before.height - replaced + 1]
+            tree.activate(before)
+            tree.forget(first)
+            held = ", and what is held is still held" if self.held else ""
+            raise StoreError(f"{error}: nothing was mined{held}; mend that, and write `mine`") from error
         self.held.clear()
         self._give()
 
@@ -144,9 +158,7 @@ class Chain:
         try:
             node.save(self._file)
         except OSError as error:
-            raise StoreError(
-                f"{self._file} cannot be written: {error.strerror}; what was mined is lost at the end of dev"
-            ) from error
+            raise StoreError(f"{self._file} cannot be written: {error.strerror}") from error
 
     def _give(self) -> None:
         """Let the real node, if there is one, have the blocks."""

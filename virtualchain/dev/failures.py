@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final
 
+import psycopg
+
 from virtualchain.engine.halting import may_be_an_apps, op_of
 from virtualchain.errors import AppHalted, UsageError
 from virtualchain.model import Json
@@ -20,6 +22,7 @@ from virtualchain.model import Json
 _LONGEST: Final = 800
 """Characters of a message, or of a value."""
 _MOST_VALUES: Final = 12
+_DRIVER: Final = str(Path(psycopg.__file__).parent)
 _PLAIN: Final = (str, bytes, int, float, bool, type(None), Decimal, date, time, timedelta)
 _NESTED: Final = (list, tuple, dict, set, frozenset)
 _SECRET: Final = re.compile(r"passw|secret|credential|private_?key|api_?key", re.IGNORECASE)
@@ -95,8 +98,9 @@ def of_block(error: AppHalted, app: str) -> Failure:
 
 
 def _own_frame(trace: TracebackType | None) -> tuple[FrameType | None, int]:
-    """Return the innermost frame of code that may be the app's."""
-    own = [each for each in traceback.walk_tb(trace) if may_be_an_apps(each[0].f_code.co_filename)]
+    """Return the innermost frame of code that may be the app's; the driver of the database is not."""
+    frames = ((each, each[0].f_code.co_filename) for each in traceback.walk_tb(trace))
+    own = [each for each, file in frames if may_be_an_apps(file) and not file.startswith(_DRIVER)]
     return own[-1] if own else (None, 0)
 
 

@@ -19,7 +19,7 @@ from virtualchain.dev.outcomes import Outcome, failed, mistake, verdict_lines
 from virtualchain.dev.process import Ended, WorkerProcess
 from virtualchain.dev.project import Project
 from virtualchain.engine.options import ignore
-from virtualchain.errors import UsageError, VirtualchainError
+from virtualchain.errors import StoreError, UsageError, VirtualchainError
 from virtualchain.model import Json
 from virtualchain.testing import Tx
 from virtualchain.writing.sending import BURN_SCRIPT
@@ -268,7 +268,10 @@ class Session:
         self._worker, self._database = worker, worker.database
         self._app = loaded.app or {}
         self._halted, self._failure = failure, None
-        self._project.tell_database(worker.database)
+        try:
+            self._project.tell_database(worker.database)
+        except StoreError as error:
+            built.remarks.append(str(error))
         self.on_load(use, worker.database)
         self._databases.prepare(keeps=worker.database)
         return self._loaded(built)
