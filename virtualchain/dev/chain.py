@@ -15,7 +15,7 @@ from virtualchain.bitcoin.next_block import Outpoint
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.dev.real_node import PEOPLE, RealNode
-from virtualchain.errors import NodeError, StoreError, UsageError, quoted
+from virtualchain.errors import StoreError, UsageError, VirtualchainError, quoted
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode, Key, Tx, key
 from virtualchain.testing.tree import StoredBlock
@@ -92,6 +92,14 @@ class Chain:
         self.held.append(held)
         return held
 
+    def send(self, held: Held, blocks: int) -> list[Tx]:
+        """Mine blocks, the first with what is held; if that cannot be, the last input is not held either."""
+        try:
+            return self.mine(blocks)
+        except VirtualchainError:
+            self.held = [each for each in self.held if each is not held]
+            raise
+
     def mine(self, blocks: int) -> list[Tx]:
         """Mine blocks, the first with what is held; return that."""
         taken, before = [held.tx for held in self.held], self.node.chain.tree.tip
@@ -149,8 +157,9 @@ class Chain:
             first = tree.chain[before.height - replaced + 1]
             tree.activate(before)
             tree.forget(first)
-            held = ", and what is held is still held" if self.held else ""
-            raise StoreError(f"{error}: nothing was mined{held}; mend that, and write `mine`") from error
+            raise StoreError(
+                f"{error}: nothing was mined, what was held still is; mend that, and write the line again"
+            ) from error
         self.held.clear()
         self._give()
 
@@ -164,12 +173,7 @@ class Chain:
         """Let the real node, if there is one, have the blocks."""
         if self._real is not None:
             tree = self.node.chain.tree
-            try:
-                self._real.give(
-                    [(stored.block.hash, stored.raw) for stored in tree.blocks], tree.tip.block.hash
-                )
-            except NodeError as error:
-                raise NodeError(f"{error}; begin a new chain with `reset`, or with --fresh") from error
+            self._real.give([(stored.block.hash, stored.raw) for stored in tree.blocks], tree.tip.block.hash)
 
     def _sent_elsewhere(self) -> list[bytes]:
         """Return what waits in the real node's mempool but was in a block of a branch that it has left."""

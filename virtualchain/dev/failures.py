@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.engine.halting import may_be_an_apps, op_of
-from virtualchain.errors import AppHalted, UsageError
+from virtualchain.errors import AppHalted, UsageError, VirtualchainError
 from virtualchain.model import Json
 
 _LONGEST: Final = 800
@@ -72,6 +72,8 @@ def of_load(error: Exception) -> Failure:
         message = f"{type(cause).__name__}: {cause.msg}"
         return Failure(message, advice, cause.filename, cause.lineno, None, (cause.text or "").strip())
     frame, line = _own_frame(cause.__traceback__)
+    if isinstance(error, VirtualchainError) and not isinstance(error, UsageError):
+        return Failure(_short(str(error)), "then write `reload`, or start dev again, which keeps the chain")
     if frame is None:  # no line of the app's was running
         return Failure(_short(str(error)), advice)
     message = str(cause) if isinstance(cause, UsageError) else f"{type(cause).__name__}: {cause}"

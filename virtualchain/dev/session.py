@@ -158,7 +158,7 @@ class Session:
             words = f"held: the next block has {_counted(count, 'input')} so far"
             return Outcome("hold", {"txid": held.tx.txid, "held": count}, [words])
         first = self._chain.height + 1
-        return self._take("send", first, self._chain.mine(1 + int(self._app["confirmations"])))
+        return self._take("send", first, self._chain.send(held, 1 + int(self._app["confirmations"])))
 
     def _take(self, event: str, first: int, sent: Sequence[Tx]) -> Outcome:
         """Have the app take new blocks, the first of which holds what was sent; say what became of that."""
