@@ -132,6 +132,7 @@ def test_lines_of_a_file(cli: Commands, start: Callable[..., Dev]) -> None:
     assert dev.do("send --hex 6161")["inputs"][0]["verdict"] == "ignored"
     assert dev.do("preview --hex 6161")["error"].startswith("payload 6161 does not begin with the magic")
     assert "has no opcode 'snig'" in dev.do("send snig message=x")["error"]
+    assert "no opcode is named; it has s (sign)" in dev.do("send message=x")["error"]
     assert "unknown: massage" in dev.do("send sign massage=x")["error"]
     assert dev.do("nonsense")["ok"] is False
     assert dev.do("sql SELECT 1/0")["ok"] is False

@@ -1,5 +1,6 @@
 """The chain of dev: what is mined is in its file, or was never mined."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def test_what_cannot_be_saved_was_not_mined(tmp_path: Path) -> None:
         held = chain.hold(SCRIPT, key("alice"), [])
         obstacle = tmp_path / "chain.new"  # fails as a full disk does
         obstacle.mkdir()
-        for refused in (lambda: chain.mine(1), lambda: chain.fork(2, None)):
+        for refused in (partial(chain.mine, 1), partial(chain.fork, 2, None)):
             with pytest.raises(StoreError, match="nothing was mined, what was held still is"):
                 refused()
             assert (chain.node.tip, chain.height, chain.held) == (tip, height, [held])
