@@ -19,6 +19,8 @@ from virtualchain.engine.halting import may_be_an_apps, op_of
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
 from virtualchain.model import Json
 
+START_AGAIN: Final = "write `reload` once that is over, or start dev again, which keeps the chain"
+"""What to do if neither the app nor a line is to blame."""
 _LONGEST: Final = 800
 """Characters of a message, or of a value."""
 _MOST_VALUES: Final = 12
@@ -73,7 +75,7 @@ def of_load(error: Exception) -> Failure:
         return Failure(message, advice, cause.filename, cause.lineno, None, (cause.text or "").strip())
     frame, line = _own_frame(cause.__traceback__)
     if isinstance(error, VirtualchainError) and not isinstance(error, UsageError):
-        return Failure(_short(str(error)), "then write `reload`, or start dev again, which keeps the chain")
+        return Failure(_short(str(error)), START_AGAIN)
     if frame is None:  # no line of the app's was running
         return Failure(_short(str(error)), advice)
     message = str(cause) if isinstance(cause, UsageError) else f"{type(cause).__name__}: {cause}"

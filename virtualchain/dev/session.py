@@ -11,7 +11,7 @@ from typing import Any
 from virtualchain.dev import lines
 from virtualchain.dev.chain import Chain, script_of
 from virtualchain.dev.databases import Databases
-from virtualchain.dev.failures import Failure, of_load
+from virtualchain.dev.failures import START_AGAIN, Failure, of_load
 from virtualchain.dev.files import Watched
 from virtualchain.dev.log import block_outcomes, log, rows, run_sql
 from virtualchain.dev.messages import Built, Load, Writing
@@ -241,7 +241,7 @@ class Session:
         try:
             database = self._databases.take()
         except VirtualchainError as error:
-            return self._not_loaded(Failure(str(error), "then write `reload`"))
+            return self._not_loaded(Failure(str(error), START_AGAIN))
         load = Load(use, database, self._chain.url, self._project.kept / "state")
         worker = WorkerProcess(load, self._is_wanted)
         try:
