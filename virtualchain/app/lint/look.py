@@ -8,6 +8,7 @@ function was imported. What the look cannot follow is caught when it runs (`virt
 import ast
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
+from io import IOBase
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from virtualchain.app.lint.names import (
     member,
     module_named,
 )
-from virtualchain.app.lint.rules import NEEDS_ARGUMENT, SET_ORDER, STATE, Rule
+from virtualchain.app.lint.rules import FLOATS, NEEDS_ARGUMENTS, SET_ORDER, STATE, TIME_ZONE, Rule
 from virtualchain.app.lint.sets import SetOrder
 from virtualchain.app.source import Function, Sources
 from virtualchain.errors import InvalidApp
@@ -124,24 +125,27 @@ class _Look:
             yield self._finding(ruled.rule, ruled.name, self._tree)
         order = SetOrder(self._tree, self._is_set)
         body = self._tree.body if isinstance(self._tree.body, list) else [self._tree.body]
-        waiting: list[tuple[ast.AST, bool]] = [(each, False) for each in body]
+        waiting: list[tuple[ast.AST, int | None]] = [(each, None) for each in body]
         while waiting:
-            node, is_called_bare = waiting.pop()
+            node, arguments = waiting.pop()  # with how many it is called, if it is
+            node = _plain_attribute(node)
             yield from (self._finding(SET_ORDER, what, at) for what, at in order.at(node))
             yield from self._changes(node)
+            yield from self._inexact(node)
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
                 hit, rest = self._follow(node)
-                if hit is not None and not (hit.name in NEEDS_ARGUMENT and not is_called_bare):
-                    call = "()" if callable(self._meaning(node)) and is_called_bare else ""
+                enough = None if hit is None else NEEDS_ARGUMENTS.get(hit.name)
+                if hit is not None and (enough is None or (arguments is not None and arguments < enough)):
+                    call = "()" if callable(self._meaning(node)) and arguments == 0 else ""
                     yield self._finding(hit.rule, f"{hit.name}{call}", node)
-                waiting += [(each, False) for each in rest]
+                waiting += [(each, None) for each in rest]
                 continue
             if isinstance(node, ast.Call):
                 if not self._is_zoned(node):
-                    waiting.append((node.func, not (node.args or node.keywords)))
-                waiting += [(each, False) for each in (*node.args, *node.keywords)]
+                    waiting.append((node.func, len(node.args) + len(node.keywords)))
+                waiting += [(each, None) for each in (*node.args, *node.keywords)]
                 continue
-            waiting += [(each, False) for each in _children(node)]
+            waiting += [(each, None) for each in _children(node)]
 
     def _finding(self, rule: Rule, what: str, node: ast.AST) -> Finding:
         code = self._function.__code__
@@ -216,6 +220,16 @@ class _Look:
             len(call.args) > place or any(each.arg == "tz" for each in call.keywords)
         )
 
+    def _inexact(self, node: ast.AST) -> Iterator[Finding]:
+        """Yield what depends on the machine although no name says so."""
+        match node:
+            case ast.BinOp(op=ast.Pow(), right=exponent) if _is_fraction(exponent):
+                yield self._finding(FLOATS, ast.unparse(node), node)
+            case ast.Call(func=ast.Name(id="pow"), args=[_, exponent]) if _is_fraction(exponent):
+                yield self._finding(FLOATS, ast.unparse(node), node)
+            case ast.Call(func=ast.Attribute(attr="astimezone"), args=[], keywords=[]):
+                yield self._finding(TIME_ZONE, ast.unparse(node), node)
+
     # What is changed
 
     def _changes(self, node: ast.AST) -> Iterator[Finding]:
@@ -233,15 +247,39 @@ class _Look:
                 method in _CHANGES and isinstance(self._meaning(owner), _MUTABLE) and self._is_lasting(owner)
             ):
                 yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
-            case ast.Call(func=ast.Name(id="next"), args=[owner, *_]) if isinstance(
-                self._meaning(owner), Iterator
-            ):
-                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
+            case ast.Name(ctx=ast.Load()) | ast.Attribute(ctx=ast.Load(), value=ast.Name()):
+                value = node.value if isinstance(node, ast.Attribute) else node
+                for each in (node, value):
+                    meaning = self._meaning(each)
+                    if isinstance(meaning, Iterator) and not isinstance(meaning, IOBase):
+                        yield self._finding(STATE, f"changing {ast.unparse(each)}", node)
 
     def _is_lasting(self, node: ast.expr) -> bool:
         """Return whether an expression is an object that was there before the call."""
         value = self._meaning(node)
         return value is not UNKNOWN and not isinstance(value, Instance)
+
+
+def _plain_attribute(node: ast.AST) -> ast.AST:
+    """Write `getattr(owner, 'name')` as `owner.name`."""
+    match node:
+        case ast.Call(
+            func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(name)), *_], keywords=[]
+        ) if name.isidentifier():
+            return ast.copy_location(ast.Attribute(owner, name, ast.Load()), node)
+    return node
+
+
+def _is_fraction(node: ast.expr) -> bool:
+    """Return whether an exponent is a float that is written in the code."""
+    match node:
+        case ast.Constant(value=float()):
+            return True
+        case ast.UnaryOp(operand=operand):
+            return _is_fraction(operand)
+        case ast.BinOp(op=ast.Div()):
+            return True
+    return False
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:

@@ -44,7 +44,7 @@ CLOCK: Final = Rule(
         """
         time.asctime time.clock_gettime time.clock_gettime_ns time.ctime time.gmtime time.monotonic
         time.monotonic_ns time.perf_counter time.perf_counter_ns time.process_time time.process_time_ns
-        time.sleep time.thread_time time.thread_time_ns time.time time.time_ns
+        time.sleep time.strftime time.thread_time time.thread_time_ns time.time time.time_ns
         """
     ),
     methods=_words(
@@ -56,7 +56,11 @@ TIME_ZONE: Final = Rule(
     "time-zone",
     "reads the time zone of the machine",
     "compute with seconds, or use datetime.fromtimestamp(seconds, UTC)",
-    names=_words("time.localtime time.mktime time.tzset"),
+    names=_words(
+        """
+        time.altzone time.daylight time.localtime time.mktime time.timezone time.tzname time.tzset zoneinfo.*
+        """
+    ),
     methods=_words("datetime.date.fromtimestamp datetime.datetime.fromtimestamp"),
 )
 CHANCE: Final = Rule(
@@ -88,7 +92,7 @@ FILES: Final = Rule(
         builtins.open glob.* io.FileIO io.open io.open_code os.access os.listdir os.lstat os.makedirs
         os.mkdir os.open os.remove os.rename os.replace os.rmdir os.scandir os.stat os.unlink os.walk
         os.path.exists os.path.getatime os.path.getctime os.path.getmtime os.path.getsize os.path.isdir
-        os.path.isfile os.path.islink shelve.open shutil.* sqlite3.connect tempfile.*
+        os.path.isfile os.path.islink pkgutil.get_data shelve.open shutil.* sqlite3.connect tempfile.*
         """
     ),
     methods=_words(
@@ -114,8 +118,8 @@ ENVIRONMENT: Final = Rule(
     names=_words(
         """
         builtins.input os.cpu_count os.environ os.environb os.getcwd os.getenv os.getenvb os.getloadavg
-        os.getlogin os.getpid os.getppid os.getuid os.uname platform.* sys.argv sys.getallocatedblocks
-        sys.getrefcount sys.stdin
+        os.getlogin os.getpid os.getppid os.getuid os.uname platform.* resource.* sys.argv
+        sys.getallocatedblocks sys.getrecursionlimit sys.getrefcount sys.getsizeof sys.platform sys.stdin
         """
     ),
     events=_words("builtins.input os.putenv os.unsetenv"),
@@ -170,6 +174,15 @@ FLOATS: Final = Rule(
             """
         )
     )
+    + tuple(
+        f"numpy.{name}"
+        for name in _words(
+            """
+            arccos arccosh arcsin arcsinh arctan arctan2 arctanh cbrt cos cosh exp exp2 expm1 float_power
+            hypot log log10 log1p log2 sin sinh tan tanh
+            """
+        )
+    )
     + _words("cmath.*"),
 )
 SET_ORDER: Final = Rule(
@@ -198,8 +211,8 @@ RULES: Final = (
 )
 """Those that are about what code names or does; the first that fits counts."""
 
-NEEDS_ARGUMENT: Final = frozenset({"time.asctime", "time.gmtime"})
-"""What reads the clock only if it is called without an argument: of the code, only such a call is found."""
+NEEDS_ARGUMENTS: Final = {"time.asctime": 1, "time.gmtime": 1, "time.strftime": 2}
+"""What reads the clock only if it is called with fewer arguments: of the code, only such a call is found."""
 HARMLESS: Final = frozenset(
     _words(
         """

@@ -6,8 +6,13 @@ from typing import Final
 
 from virtualchain.app.source import Function
 
-_ORDERED: Final = frozenset({"enumerate", "iter", "list", "next", "tuple", "zip"})
+_ORDERED: Final = frozenset(
+    {"enumerate", "filter", "iter", "list", "map", "next", "repr", "str", "tuple", "zip"}
+)
 """Builtins that keep the order of what they get."""
+_BY_KEY: Final = frozenset({"max", "min", "sorted"})
+"""Builtins that keep the order of what has the same key."""
+_ORDERED_METHODS: Final = frozenset({"extend", "extendleft", "fromkeys", "join"})
 _UNORDERED: Final = frozenset(
     {"all", "any", "dict", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
 )
@@ -38,6 +43,7 @@ class SetOrder:
             id(argument)
             for node in ast.walk(tree)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _UNORDERED
+            if not (node.func.id in _BY_KEY and _has_key(node))
             for argument in node.args
         }
 
@@ -50,13 +56,26 @@ class SetOrder:
                 for part in node.generators:
                     if self._is_set(part.iter):
                         yield f"for … in {ast.unparse(part.iter)}", node
-            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _ORDERED:
-                if id(node) not in self._unordered and any(map(self._is_set, arguments)):
+            case ast.Assign(targets=[ast.Tuple() | ast.List()], value=source) if self._is_set(source):
+                yield ast.unparse(node), node
+            case ast.List(elts=parts, ctx=ast.Load()) | ast.Tuple(elts=parts, ctx=ast.Load()):
+                if any(isinstance(part, ast.Starred) and self._is_set(part.value) for part in parts):
                     yield ast.unparse(node), node
-            case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]) if self._is_set(owner):
+            case ast.Call() if self._keeps_order(node):
                 yield ast.unparse(node), node
-            case ast.Call(func=ast.Attribute(attr="join"), args=[source]) if self._is_set(source):
-                yield ast.unparse(node), node
+
+    def _keeps_order(self, call: ast.Call) -> bool:
+        """Return whether the result of a call depends on the order of a set that it gets."""
+        match call:
+            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _ORDERED:
+                return id(call) not in self._unordered and any(map(self._is_set, arguments))
+            case ast.Call(func=ast.Name(id=name), args=[source]) if name in _BY_KEY and _has_key(call):
+                return self._is_set(source)
+            case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]):
+                return self._is_set(owner)
+            case ast.Call(func=ast.Attribute(attr=method), args=[source, *_]) if method in _ORDERED_METHODS:
+                return self._is_set(source)
+        return False
 
     def _is_set(self, node: ast.expr) -> bool:
         match node:
@@ -67,12 +86,25 @@ class SetOrder:
             case ast.SetComp():
                 return True
             case ast.BinOp(left=left, right=right, op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
-                return self._is_set(left) or self._is_set(right)
+                return any(self._is_set(each) or _is_view(each) for each in (left, right))
             case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _SET_METHODS:
                 return self._is_set(owner)
             case ast.Name(id=name) if name in self._locals:
                 return True
         return self._is_known_set(node)
+
+
+def _has_key(call: ast.Call) -> bool:
+    return any(each.arg == "key" for each in call.keywords)
+
+
+def _is_view(node: ast.expr) -> bool:
+    """Return whether an expression is the keys or items of a dict, of which an operator makes a set."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (node.func.attr in {"items", "keys"} and not node.args)
+    )
 
 
 def _typed(annotation: ast.expr) -> ast.expr | None:
