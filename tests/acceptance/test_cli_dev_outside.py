@@ -67,7 +67,8 @@ def test_the_form(cli: Commands, start: Callable[..., Dev]) -> None:
     dev.next("failed")
     assert "line 8" in page()
     assert dev.do("ops")["rows"] == []
-    assert dev.end() == 0
+    dev.kill()
+    _wait_until_gone(form)
 
 
 @pytest.mark.node
@@ -87,15 +88,20 @@ def test_a_real_node(cli: Commands, start: Callable[..., Dev]) -> None:
     assert dev.do("send sign message=at-last --sender carol")["inputs"][0]["verdict"] == "accepted"
     assert dev.rows() == ["Hello", "at-last"]
     dev.kill()
+    _wait_until_gone(re.sub("//.*@", "//", node))
+
+
+def _wait_until_gone(url: str) -> None:
+    """Wait until nothing answers at an address: a process that was killed leaves no other one."""
     deadline = time.monotonic() + 30
-    while _answers(node):
+    while _answers(url):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def _answers(url: str) -> bool:
     try:
-        urlopen(url.replace(url[7 : url.index("@") + 1], ""), timeout=5).close()
+        urlopen(url, timeout=5).close()
     except HTTPError as error:
         error.close()
         return True

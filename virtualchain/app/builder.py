@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar, overload
 
+from virtualchain.app.author import author
 from virtualchain.app.callbacks import Callbacks
 from virtualchain.app.code import methods_named
 from virtualchain.app.field_types import FieldType, read_fields
@@ -78,7 +79,7 @@ class App(Callbacks):
     magic: bytes | str | Sequence[bytes | str]
     """What payloads start with; if it is empty, whatever the payload rule finds is the app's."""
     projections: str | None = None
-    """DDL of the projections, or the path of a `.sql` file that holds it."""
+    """DDL of the projections, or a `.sql` file that holds it: its path from the folder of the module."""
     version: str = "1"
     first_block_id: int | Mapping[str, int] = 0
     """The height of the first block that can hold inputs: one for all networks, or by a network's name."""
@@ -112,6 +113,7 @@ class App(Callbacks):
                 f"app {self.name}: opcodes={self.opcodes!r}: opcodes follow from the handlers; None means "
                 "that payloads have none"
             )
+        self.declared_in = author()[0]
         self._handlers: dict[bytes | None, Activations[Handler]] = {}
         self._names: dict[str, set[bytes]] = {}
         """Opcodes by the names of their handlers' classes, in lower case."""

@@ -413,7 +413,7 @@ class _DeclarationReader:
             isinstance(value, str) and value.endswith(".sql") and "\n" not in value
         ):
             try:
-                return Path(value).read_text(encoding="utf-8")
+                return self._beside(value).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise self._invalid(f"cannot read its projections from {str(value)!r}: {error}") from error
         if not isinstance(value, str):
@@ -421,6 +421,20 @@ class _DeclarationReader:
                 f"get_projections returns {value!r}: it must be SQL or the path of a .sql file"
             )
         return value
+
+    def _beside(self, path: Path | str) -> Path:
+        """Return a path from the folder of the app's code, or as it is if there is no such file there."""
+        implementation = self._implementation
+        if isinstance(implementation, App):
+            code = implementation.declared_in
+        else:
+            is_code = isinstance(implementation, ModuleType | type)
+            try:
+                code = inspect.getfile(implementation if is_code else type(implementation))  # type: ignore[arg-type] # it is one of them
+            except (TypeError, OSError):  # made by a program, not written in a file
+                return Path(path)
+        file = Path(code).parent / path
+        return file if file.exists() else Path(path)
 
     def pages(self) -> tuple[Page, ...]:
         try:

@@ -47,7 +47,6 @@ def main(opened: socket.socket, use: str | None, database: str | None, token: st
     """Answer at a socket until the process that started this one is gone."""
     os.dup2(2, 1)
     sys.dont_write_bytecode = True
-    parent = os.getppid()
 
     def url() -> str:
         if database is None:
@@ -59,7 +58,7 @@ def main(opened: socket.socket, use: str | None, database: str | None, token: st
     hosts = hosts_of(HOST)
     explorer = make_application(url, contracts=contracts, hosts=hosts)
     form = Gate(Form(_Asking(pipe), token).application, hosts=hosts, rate=None)
-    serve(_Split(explorer, form), opened, parent=parent)
+    serve(_Split(explorer, form), opened)
 
 
 def _contracts(use: str) -> dict[str, Contract]:

@@ -11,6 +11,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.app.ddl import with_comments, without_comments
 from virtualchain.app.declarations import read_contract, schema_name
 from virtualchain.errors import InvalidApp
+from virtualchain.loading import load_app
 
 
 class Plain:
@@ -95,6 +96,43 @@ def test_projections_may_be_a_file(tmp_path: Path) -> None:
     assert declare(get_projections=file).projections.startswith("CREATE TABLE")
     with pytest.raises(InvalidApp, match=r"gone\.sql"):
         declare(get_projections=str(tmp_path / "gone.sql"))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        """
+from virtualchain import App
+app = App("names", magic=b"nm", projections="tables.sql")
+app.add(b"a", parse=lambda payload: {"text": "a"})
+""",
+        """
+def get_projections(): return "tables.sql"
+def get_virtual_chain_name(): return "names"
+def get_virtual_chain_version(): return "1"
+def get_first_block_id(): return 0
+def get_magic_bytes(): return b"nm"
+def get_opcodes(): return b"a"
+def db_parse(*arguments): return {}
+def db_check(*arguments): return True
+def db_commit(*arguments): return None
+""",
+    ],
+    ids=["App", "module"],
+)
+def test_a_file_of_projections_is_found_beside_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """A path begins in the folder of the app's code; without a file there, in the working directory."""
+    folder, elsewhere = tmp_path / "app", tmp_path / "elsewhere"
+    for place in (folder, elsewhere):
+        place.mkdir()
+        (place / "tables.sql").write_text(f"CREATE TABLE {place.name} (a int PRIMARY KEY)")
+    (folder / "rules.py").write_text(code)
+    monkeypatch.chdir(elsewhere)
+    assert "TABLE app" in read_contract(load_app(str(folder / "rules.py"))).projections
+    (folder / "tables.sql").unlink()
+    assert "TABLE elsewhere" in read_contract(load_app(str(folder / "rules.py"))).projections
 
 
 @pytest.mark.parametrize(

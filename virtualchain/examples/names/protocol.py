@@ -1,7 +1,6 @@
 """The registry as an app: its operations by opcode, and the hooks that see a whole block."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from virtualchain.app.builder import App
@@ -42,7 +41,7 @@ def make_app(params: Params, name: str = "names", magic: bytes = b"id") -> App:
     app = App(
         name,
         magic=magic,
-        projections=str(Path(__file__).with_name("projections.sql")),
+        projections="projections.sql",
         version=f"1 {params.network} {params.fingerprint()}",
         first_block_id=params.first_block,
         initial_snapshots=params.initial_snapshots,

@@ -10,11 +10,9 @@ signatures must cover the whole transaction. Whoever is the first to issue point
 transfer passes points on to the address of the first output that only an owner can spend.
 """
 
-from pathlib import Path
-
 from virtualchain import App
 
-app = App("points", magic=b"pt", projections=str(Path(__file__).with_name("points.sql")))
+app = App("points", magic=b"pt", projections="points.sql")
 
 
 @app.opcode(b"i")

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from virtualchain import App, State
@@ -182,7 +181,7 @@ def make_app(
         payload_rule=runestone,
         tracks="outputs",
         needs=("height",),
-        projections=str(Path(__file__).with_name("projections.sql")),
+        projections="projections.sql",
         version=_version(first_block, initial),
         first_block_id=FIRST_BLOCK if first_block is None else first_block,
         pages=PAGES,
