@@ -29,7 +29,7 @@ from virtualchain.app.lint.rules import (
     CLOCK,
     ENVIRONMENT,
     LOCALE,
-    NEEDS_ARGUMENT,
+    NEEDS_ARGUMENTS,
     STATE,
     TIME_ZONE,
     Rule,
@@ -278,10 +278,10 @@ _REPLACEMENTS: Final = _Replacements()
 
 def _replacement(rule: Rule, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Make what is called in place of a function, and calls it unless a callback runs."""
-    may_have_argument = name in NEEDS_ARGUMENT
+    allowed_with = NEEDS_ARGUMENTS.get(name, sys.maxsize)
 
     def replaced(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the function takes
-        if _running.is_guarded and not (may_have_argument and arguments):
+        if _running.is_guarded and len(arguments) < allowed_with:
             _catch(rule, name)
         return function(*arguments, **named)
 

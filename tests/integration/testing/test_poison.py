@@ -115,7 +115,7 @@ def test_bugs_are_found_and_named(database_url: str) -> None:
     assert "as True: db_check fails with UndefinedFunction" in message
     assert "Instead, look in `check` for the row in the way" in message
     assert "Instead, in `parse`, return None or `Rejected`" in message
-    assert "Instead, check in `parse` that the value has the type you expect" in message
+    assert "Instead, check in `parse` that what a payload says has the type you expect" in message
 
 
 def test_a_hook_that_sees_the_whole_block_is_tested_case_by_case(database_url: str) -> None:

@@ -6,8 +6,18 @@ from typing import Final
 
 from virtualchain.app.source import Function
 
-_ORDERED: Final = frozenset({"enumerate", "iter", "list", "next", "tuple", "zip"})
+_ORDERED: Final = frozenset(
+    {"ascii", "enumerate", "format", "iter", "list", "next", "repr", "str", "tuple", "zip"}
+)
 """Builtins that keep the order of what they get."""
+_ORDERED_METHODS: Final = frozenset({"extend", "extendleft", "fromkeys", "join"})
+"""Methods that keep the order of what they get."""
+_LAZY: Final = frozenset({"filter", "map"})
+"""Builtins whose elements come in the order of what they get."""
+_CHOOSING: Final = frozenset({"max", "min", "sorted"})
+"""Builtins for which equal keys stay in the order of what they get."""
+_COARSE: Final = frozenset({"len", "str.casefold", "str.lower", "str.upper"})
+"""Functions that are the same for different texts."""
 _UNORDERED: Final = frozenset(
     {"all", "any", "dict", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
 )
@@ -20,6 +30,7 @@ class SetOrder:
     """Finds the places; `is_set` says whether a name or a call is a set for reasons beyond the function."""
 
     def __init__(self, tree: Function, is_set: Callable[[ast.expr], bool]) -> None:
+        self._tree = tree
         self._is_known_set = is_set
         self._locals: set[str] = set()
         assigned: dict[str, list[ast.expr | None]] = {}
@@ -50,13 +61,50 @@ class SetOrder:
                 for part in node.generators:
                     if self._is_set(part.iter):
                         yield f"for … in {ast.unparse(part.iter)}", node
-            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _ORDERED:
-                if id(node) not in self._unordered and any(map(self._is_set, arguments)):
+            case ast.Call():
+                if self._is_ordered(node):
                     yield ast.unparse(node), node
-            case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]) if self._is_set(owner):
+                elif self._is_choice(node):
+                    yield f"{ast.unparse(node)}, if several of them have the same key,", node
+            case _ if self._is_spread(node):
                 yield ast.unparse(node), node
-            case ast.Call(func=ast.Attribute(attr="join"), args=[source]) if self._is_set(source):
-                yield ast.unparse(node), node
+
+    def _is_spread(self, node: ast.AST) -> bool:
+        """Return whether the elements of a set become those of a list, names, or text."""
+        match node:
+            case ast.List(elts=elements, ctx=ast.Load()) | ast.Tuple(elts=elements, ctx=ast.Load()):
+                return any(isinstance(each, ast.Starred) and self._is_set(each.value) for each in elements)
+            case ast.Assign(targets=[ast.List() | ast.Tuple()], value=source):
+                return self._is_set(source)
+            case ast.FormattedValue(value=source):
+                return self._is_set(source)
+        return False
+
+    def _is_ordered(self, call: ast.Call) -> bool:
+        """Return whether a call's result has the order of a set."""
+        match call:
+            case ast.Call(func=ast.Name(id=name), args=arguments) if name in _ORDERED:
+                return id(call) not in self._unordered and any(map(self._is_set, arguments))
+            case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]):
+                return self._is_set(owner)
+            case ast.Call(func=ast.Attribute(attr=method), args=[source, *_]) if method in _ORDERED_METHODS:
+                return self._is_set(source)
+            case ast.Call(func=ast.Name(id="reduce") | ast.Attribute(attr="reduce"), args=[_, source, *_]):
+                return self._is_set(source)
+        return False
+
+    def _is_choice(self, call: ast.Call) -> bool:
+        """Return whether a call takes the first of several elements that it does not tell apart."""
+        match call:
+            case ast.Call(func=ast.Name(id=name), args=[source], keywords=options) if name in _CHOOSING:
+                keys = [ast.unparse(each.value) for each in options if each.arg == "key"]
+                return any(key in _COARSE for key in keys) and self._is_set(source)
+        return False
+
+    def returns_set(self) -> bool:
+        """Return whether the function returns a set, and nothing else."""
+        returned = [node.value for node in ast.walk(self._tree) if isinstance(node, ast.Return)]
+        return bool(returned) and all(value is not None and self._is_set(value) for value in returned)
 
     def _is_set(self, node: ast.expr) -> bool:
         match node:
@@ -64,15 +112,14 @@ class SetOrder:
                 return not all(
                     isinstance(each, ast.Constant) and isinstance(each.value, int) for each in elements
                 )
-            case ast.SetComp():
-                return True
             case ast.BinOp(left=left, right=right, op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
                 return self._is_set(left) or self._is_set(right)
             case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _SET_METHODS:
                 return self._is_set(owner)
-            case ast.Name(id=name) if name in self._locals:
-                return True
-        return self._is_known_set(node)
+            case ast.Call(func=ast.Name(id=name), args=[_, *sources]) if name in _LAZY:
+                return any(map(self._is_set, sources))
+        is_named = isinstance(node, ast.Name) and node.id in self._locals
+        return is_named or isinstance(node, ast.SetComp) or self._is_known_set(node)
 
 
 def _typed(annotation: ast.expr) -> ast.expr | None:
