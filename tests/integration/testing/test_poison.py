@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from virtualchain import App, State
+from virtualchain import App, Sender, State, Text
 from virtualchain.errors import UsageError
 from virtualchain.examples import notary
+from virtualchain.model import Json
 from virtualchain.testing import cases, check_poison
 from virtualchain.testing.poison import Poisoned
 
@@ -148,3 +149,34 @@ def test_cases_that_cannot_reach_the_app_are_a_usage_error(database_url: str) ->
         check_poison(app, [b"xxo"], database_url=database_url)
     with pytest.raises(UsageError, match=r"none of \d+ cases reaches app nothing"):
         check_poison(app, database_url=database_url)
+
+
+def test_a_sample_that_is_never_accepted_is_named(database_url: str) -> None:
+    """A field that is misspelled refuses every input, and then the reducer is not tried at all."""
+    app = App("letters", magic=b"le")
+    app.add(b"a", parse=lambda payload: {"letter": "a"}, fields={"letter": Text(9)})
+    app.add(b"b", parse=lambda payload: {"letter": "b"}, fields={"leter": Text(9)})
+    with pytest.warns(UserWarning, match=r"accepts sample b'leb' from nobody.*parse: .*leter") as warned:
+        check_poison(app, [b"lea", b"leb"], database_url=database_url)
+    assert len(warned) == 1
+
+
+def test_strangers_send_hostile_payloads_too(database_url: str) -> None:
+    """An app that takes one input of each sender still gets to see digits that `int` does not read."""
+    app = App("votes", magic=b"vo", projections="CREATE TABLE votes (voter text PRIMARY KEY, number bigint)")
+
+    @app.opcode(b"v")
+    class Vote:
+        def parse(self, payload: bytes, senders: list[Sender]) -> Json | None:
+            voter = senders[0]["addresses"][:1]
+            return {"voter": voter[0], "number": payload.decode()} if voter and len(payload) < 9 else None
+
+        def check(self, op: Json, state: State) -> bool:
+            return state.table("votes").get(op["voter"]) is None
+
+        def commit(self, op: Json, state: State) -> None:
+            number = int(op["number"]) if op["number"].isdigit() else 0
+            state.table("votes").put({"voter": op["voter"], "number": number})
+
+    with pytest.raises(Poisoned, match=r"the word ² .* by stranger .*ValueError.*\n.*\n.*return `Rejected`"):
+        check_poison(app, [b"vov1"], database_url=database_url)

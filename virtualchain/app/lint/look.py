@@ -26,7 +26,16 @@ from virtualchain.app.lint.names import (
     member,
     module_named,
 )
-from virtualchain.app.lint.rules import HASH, INJECTION, NEEDS_ARGUMENTS, SET_ORDER, STATE, TIME_ZONE, Rule
+from virtualchain.app.lint.rules import (
+    FLOATS,
+    HASH,
+    INJECTION,
+    NEEDS_ARGUMENTS,
+    SET_ORDER,
+    STATE,
+    TIME_ZONE,
+    Rule,
+)
 from virtualchain.app.lint.sets import SetOrder
 from virtualchain.app.source import Function, Sources
 from virtualchain.errors import InvalidApp
@@ -257,7 +266,7 @@ class _Look:
     # What is called
 
     def _calls(self, node: ast.AST) -> Iterator[Finding]:
-        """Yield calls that are wrong by what they are called on, or with."""
+        """Yield calls and powers that are wrong by what they are called on, or with."""
         match node:
             case ast.Call(func=ast.Attribute(attr="astimezone"), args=[], keywords=[]):
                 yield self._finding(TIME_ZONE, f"{ast.unparse(node.func)}()", node)
@@ -267,6 +276,8 @@ class _Look:
                 yield self._finding(TIME_ZONE, f"{ast.unparse(node.func)} of a time without a zone", node)
             case ast.Call(func=ast.Attribute(attr="__hash__")) if self._function.__name__ != "__hash__":
                 yield self._finding(HASH, ast.unparse(node.func), node)
+            case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=float()) | ast.BinOp(op=ast.Div())):
+                yield self._finding(FLOATS, ast.unparse(node), node)
             case ast.Call() if self._keeps_answers(node):
                 yield self._finding(STATE, f"remembering {ast.unparse(node)}", node)
             case ast.Call(func=ast.Attribute(attr=method), args=[statement, *_]) if method in _STATEMENTS:
