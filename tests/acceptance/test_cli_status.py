@@ -5,6 +5,7 @@ import re
 import signal
 import time
 
+import psycopg
 import pytest
 
 from tests.acceptance.conftest import Commands, Inside, mine_notes
@@ -151,6 +152,11 @@ def test_an_app_that_starts_above_the_nodes_tip_does_not_lag(
         )
     )
     inside(*APP, *options, "sync")
+    with psycopg.connect(database_url) as db:  # as the writer reports that it waits
+        db.execute(
+            "INSERT INTO vc.progress SELECT now() - seconds * interval '1 second', NULL, NULL, 0, 0, 0 "
+            "FROM unnest(ARRAY[20, 30]) AS seconds"
+        )
     [app] = json.loads(inside(*options, "--json", "status").out)["apps"]
     assert (app["block_id"], app["lag"]) == (None, None)
     text = inside(*options, "status").out

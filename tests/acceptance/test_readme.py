@@ -1,16 +1,15 @@
 """Execute the README: write its files and run its commands, as a newcomer would."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.pages import environment
 from virtualchain.testing import FakeNode
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 
@@ -49,7 +48,7 @@ def test_the_tutorial_works_as_written(tmp_path: Path, fake_node: FakeNode, data
     ran = subprocess.run(
         ["bash", "-euxc", "\n".join(lines)],
         cwd=tmp_path,
-        env={**_environment(), "VIRTUALCHAIN_DATABASE": database_url},
+        env={**environment(), "VIRTUALCHAIN_DATABASE": database_url},
         capture_output=True,
         text=True,
         check=False,
@@ -67,13 +66,13 @@ def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
 
 def test_the_demo_runs_without_a_database_server_or_node(home: Path) -> None:
     """`virtualchain demo` starts a server of its own and exits."""
-    environment = {**_environment(), "VIRTUALCHAIN_HOME": str(home)}
+    variables = {**environment(), "VIRTUALCHAIN_HOME": str(home)}
     command = DEMO.partition("&& ")[2].split()
     try:
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        ran = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     finally:
-        subprocess.run(["virtualchain", "db", "stop"], env=environment, capture_output=True, check=False)
+        subprocess.run(["virtualchain", "db", "stop"], env=variables, capture_output=True, check=False)
 
 
 @pytest.mark.node
@@ -95,7 +94,7 @@ def test_an_input_is_sent_as_the_page_for_authors_says(
         ["bash", "-euxc", script],
         cwd=tmp_path,
         env={
-            **_environment(),
+            **environment(),
             "VIRTUALCHAIN_DATABASE": database_url,
             "VIRTUALCHAIN_BITCOIN": f"http://127.0.0.1:{node.port}",
             "VIRTUALCHAIN_COOKIE": str(node.cookie),
@@ -107,10 +106,3 @@ def test_an_input_is_sent_as_the_page_for_authors_says(
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "inputs          1: 1 accepted\n" in ran.stdout
     assert f"code            {tmp_path / 'guestbook.py'}\n" in ran.stdout
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment with this installation of virtualchain first on PATH."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("VIRTUALCHAIN_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": path, "COLUMNS": "200"}

@@ -94,9 +94,14 @@ class Shell:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment with this installation of virtualchain first on PATH, without its settings."""
+    """Return an author's environment: this installation of virtualchain is first on PATH, without settings.
+
+    It is not that of CI, where a new project's golden file would be missing.
+    """
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("VIRTUALCHAIN_", "PYTEST_"))
+        name: value
+        for name, value in os.environ.items()
+        if name != "CI" and not name.startswith(("VIRTUALCHAIN_", "PYTEST_"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, "PATH": path, "COLUMNS": "200"}
