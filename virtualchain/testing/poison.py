@@ -112,15 +112,18 @@ def _warn_of_refused(
     app: str, samples: Sequence[bytes], outcomes: Verdicts, names: Mapping[str, str]
 ) -> None:
     """Warn of samples that were refused each time, because their commit was not tried then."""
+    refused = []
     for sample in samples:
         own = [row for row in outcomes if names.get(row[1] or "", "").startswith(f"sample {sample!r} ")]
         if own and all(verdict == "refused" for _, _, verdict, _ in own):
-            warnings.warn(
-                f"check_poison: app {app} accepts sample {sample!r} from nobody, so its commit was not tried "
-                f"({own[0][3]}): pass samples in an order in which they are accepted, in block "
-                f"{own[0][0]} and later",
-                stacklevel=3,
-            )
+            block_id, _, _, reason = own[0]
+            refused.append(f"{sample!r} (in block {block_id} {reason})")
+    if refused:
+        warnings.warn(
+            f"check_poison: app {app} never accepts the samples {', '.join(refused)}, so that their commit was "
+            "not tried: pass samples in an order in which they are accepted, one after the other",
+            stacklevel=3,
+        )
 
 
 def _halts(runs: "_Runs", blocks: list[list[Case]]) -> tuple[list[str], list[list[Case]], Machine]:
