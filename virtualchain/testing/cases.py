@@ -6,7 +6,7 @@ from itertools import count, islice
 from typing import Any, Final
 
 from virtualchain.app.contract import Contract
-from virtualchain.app.declarations import instance_of
+from virtualchain.app.declarations import instance_of, read_contract
 from virtualchain.bitcoin.payload import runestone
 from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import UsageError
@@ -225,6 +225,10 @@ class _Changed:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
         return getattr(self._app, name)
+
+    def get_projections(self) -> str:
+        """Return the app's tables as text: a file of them is beside the app's code, not beside this."""
+        return read_contract(self._app).projections
 
 
 class TakingAnyHash(_Changed):

@@ -120,8 +120,8 @@ def _warn_of_refused(
             refused.append(f"{sample!r} (in block {block_id} {reason})")
     if refused:
         warnings.warn(
-            f"check_poison: app {app} never accepts the samples {', '.join(refused)}, so their commit was not "
-            "tried: pass samples in an order in which they are accepted, one after the other",
+            f"check_poison: app {app} never accepts the samples {', '.join(refused)}, so their commit was "
+            "not tried: pass samples in an order in which they are accepted, one after the other",
             stacklevel=3,
         )
 
