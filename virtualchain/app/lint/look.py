@@ -155,14 +155,14 @@ class _Look:
         waiting: list[tuple[ast.AST, int | None]] = [(each, None) for each in body]
         """What to look at, and with how many arguments it is called, if it is."""
         while waiting:
-            node, given = waiting.pop()
+            node, passed = waiting.pop()
             yield from (self._finding(SET_ORDER, what, at) for what, at in order.at(node))
             yield from self._changes(node)
             yield from self._calls(node)
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
                 hit, rest = self._follow(node)
-                if hit is not None and not _has_its_arguments(hit.name, given):
-                    call = "()" if callable(self._meaning(node)) and given == 0 else ""
+                if hit is not None and not _has_its_arguments(hit.name, passed):
+                    call = "()" if callable(self._meaning(node)) and passed == 0 else ""
                     yield self._finding(hit.rule, f"{hit.name}{call}", node)
                 waiting += [(each, None) for each in rest]
                 continue
@@ -377,10 +377,10 @@ def _local_names(tree: Function) -> set[str]:
     return bound - declared
 
 
-def _has_its_arguments(name: str, given: int | None) -> bool:
+def _has_its_arguments(name: str, passed: int | None) -> bool:
     """Return whether something is allowed, because it has arguments or is not called here."""
     needed = NEEDS_ARGUMENTS.get(name)
-    return needed is not None and (given is None or given >= needed)
+    return needed is not None and (passed is None or passed >= needed)
 
 
 def _mutable_defaults(function: FunctionType, tree: Function) -> dict[str, object]:
