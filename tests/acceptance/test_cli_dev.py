@@ -82,6 +82,14 @@ def test_an_app_is_written(cli: Commands, start: Callable[..., Dev]) -> None:
     module.write_text(mended)
     dev.next("loaded")
 
+    # Tables that the database refuses: what it says of them, and no line of Python.
+    tables.write_text(SQL.replace("CREATE TABLE", "CREATE TABEL"))
+    failure = dev.next("failed")["failure"]
+    assert 'syntax error at or near "TABEL" (line 2)' in failure["message"]
+    assert failure["file"] is None
+    tables.write_text(SQL)
+    dev.next("loaded")
+
     # A fork, killed in the middle of its work, and what is left.
     undone = dev.do("fork 2")["undone"]
     assert (undone["depth"], undone["ops"], undone["rows"]) == (2, 2, 2)
@@ -124,6 +132,7 @@ def test_lines_of_a_file(cli: Commands, start: Callable[..., Dev]) -> None:
     assert dev.do("send --hex 6161")["inputs"][0]["verdict"] == "ignored"
     assert dev.do("preview --hex 6161")["error"].startswith("payload 6161 does not begin with the magic")
     assert "has no opcode 'snig'" in dev.do("send snig message=x")["error"]
+    assert "no opcode is named; it has s (sign)" in dev.do("send message=x")["error"]
     assert "unknown: massage" in dev.do("send sign massage=x")["error"]
     assert dev.do("nonsense")["ok"] is False
     assert dev.do("sql SELECT 1/0")["ok"] is False

@@ -58,7 +58,9 @@ def test_a_name_that_cannot_be_is_refused(inside: Inside, work: Path, name: str,
     assert list(work.iterdir()) == []
 
 
-@pytest.mark.parametrize("magic", ["a", "a" * 17, "a b", "ä!", 'a"b', "a\\b", "a'", "om", "id", "nt", "X2"])
+@pytest.mark.parametrize(
+    "magic", ["", "a", "a" * 17, "a b", "ä!", 'a"b', "a\\b", "a'", "om", "id", "nt", "X2"]
+)
 def test_a_magic_that_cannot_be_is_refused(inside: Inside, work: Path, magic: str) -> None:
     """It is bytes that can be read in code, long enough, and not how the inputs of others begin."""
     check_one_line(inside("init", "points", "--magic", magic, code=2), "magic")
@@ -71,6 +73,13 @@ def test_a_magic_that_cannot_be_is_refused(inside: Inside, work: Path, magic: st
 def test_a_magic_follows_from_the_name(name: str, magic: str) -> None:
     """It is the first letters of the name, and at least two bytes."""
     assert magic_of(name) == magic
+
+
+def test_a_working_directory_that_was_removed(inside: Inside, work: Path) -> None:
+    """One line says so, and no command takes it for a bug."""
+    work.rmdir()
+    check_one_line(inside("init", "points", code=2), "working directory was removed")
+    check_one_line(inside("dev", code=2), "working directory was removed")
 
 
 def test_runes_have_no_magic(inside: Inside, work: Path) -> None:

@@ -31,12 +31,19 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.anchors: set[str] = {""}
+        self.unreachable: list[str | None] = []
+        """What a keyboard cannot scroll, and headings without a level."""
         self.words = ""
         self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note the attributes that lead somewhere, and those to which a link can lead."""
         values = {name: value or "" for name, value in attrs}
+        is_wide = tag == "pre" or "table-wrapper" in values.get("class", "")
+        if (is_wide and "tabindex" not in values) or (
+            values.get("role") == "heading" and "aria-level" not in values
+        ):
+            self.unreachable.append(self.get_starttag_text())
         self.anchors.add(values.get("id", ""))
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
@@ -77,6 +84,11 @@ def broken(site: dict[Path, Page]) -> Iterator[str]:
             known = site.get(target)
             if not target.is_file() or (known is not None and anchor not in known.anchors):
                 yield f"{file.name} links to {link}"
+
+
+def test_keyboards_and_screen_readers_get_everywhere(site: dict[Path, Page]) -> None:
+    """What may be wider than the page can have the focus, and each heading has its level."""
+    assert {file: page.unreachable for file, page in site.items() if page.unreachable} == {}
 
 
 def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site: dict[Path, Page]) -> None:

@@ -413,7 +413,7 @@ class _DeclarationReader:
             isinstance(value, str) and value.endswith(".sql") and "\n" not in value
         ):
             try:
-                return self._beside(value).read_text(encoding="utf-8")
+                return self._beside(value).read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise self._invalid(f"cannot read its projections from {str(value)!r}: {error}") from error
         if not isinstance(value, str):

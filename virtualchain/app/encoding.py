@@ -149,6 +149,8 @@ def find_opcode(contract: Contract, opcode: bytes | str | None) -> bytes:
     if matches:
         raise UsageError(f"app {contract.name}: {opcode!r} may mean {_listed(contract, matches)}")
     known = _listed(contract, sorted(contract.opcodes))
+    if not opcode:
+        raise UsageError(f"app {contract.name}: no opcode is named; it has {known}")
     raise UsageError(f"app {contract.name} has no opcode {opcode!r}; it has {known}")
 
 

@@ -142,7 +142,7 @@ def _source(source: str | Path) -> tuple[str, int, str]:
         return module, before.count("\n") + 1 if text_there else line, source
     file = Path(module).parent / (source.strip() if isinstance(source, str) else source)
     try:
-        return str(file), 1, file.read_text(encoding="utf-8")
+        return str(file), 1, file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidApp(f"cannot read {str(source)!r}, from the folder of {module}: {error}") from error
 

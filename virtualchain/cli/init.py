@@ -49,7 +49,7 @@ def init(options: Options, /, name: str, start: str, into: Path | None, magic: s
     check_name(name)
     if not STARTS[start].has_magic and magic is not None:
         raise UsageError(f"--magic: payloads of {start} have none: leave it out")
-    chosen = check_magic(magic or magic_of(name)) if STARTS[start].has_magic else None
+    chosen = check_magic(magic_of(name) if magic is None else magic) if STARTS[start].has_magic else None
     folder = Path(os.path.expanduser(into or name))  # noqa: PTH111 - Path's own fails for unknown users
     project = create(name, folder, chosen, start)
     if as_json:

@@ -87,7 +87,7 @@ class Options:
 
         with warnings.catch_warnings(record=True) as deprecated:
             warnings.simplefilter("always", FutureWarning)
-            settings = load(self.flags, os.environ, Path.cwd())
+            settings = load(self.flags, os.environ, _working_directory())
         for text in {str(warning.message) for warning in deprecated if warning.category is FutureWarning}:
             say(Notice(text, "deprecated"))
         for warning in settings.warnings:
@@ -421,3 +421,11 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
 
         click.echo(f"virtualchain {virtualchain.__version__}")
         context.exit()
+
+
+def _working_directory() -> Path:
+    """Return it; raises UsageError if it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working directory was removed: change to another one") from error

@@ -126,6 +126,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 def write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write aligned columns, or one field a line if the terminal is too narrow for them."""
+    columns = [visible(name) for name in columns]
     texts = ([visible("" if value is None else plain_text(value)) for value in row] for row in rows)
     first_rows = list(islice(texts, _LOOK_AHEAD))
     widths = [max(map(len, column)) for column in zip(columns, *first_rows, strict=True)]

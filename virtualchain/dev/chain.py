@@ -15,9 +15,10 @@ from virtualchain.bitcoin.next_block import Outpoint
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.dev.real_node import PEOPLE, RealNode
-from virtualchain.errors import NodeError, StoreError, UsageError, quoted
+from virtualchain.errors import StoreError, UsageError, VirtualchainError, quoted
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode, Key, Tx, key
+from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.wire import outpoint, read_block, read_transaction
 
 NETWORK: Final = "regtest"
@@ -91,11 +92,19 @@ class Chain:
         self.held.append(held)
         return held
 
+    def send(self, held: Held, blocks: int) -> list[Tx]:
+        """Mine blocks, the first with what is held; if that cannot be, the last input is not held either."""
+        try:
+            return self.mine(blocks)
+        except VirtualchainError:
+            self.held = [each for each in self.held if each is not held]
+            raise
+
     def mine(self, blocks: int) -> list[Tx]:
         """Mine blocks, the first with what is held; return that."""
-        taken = [held.tx for held in self.held]
+        taken, before = [held.tx for held in self.held], self.node.chain.tree.tip
         self.node.mine([*taken, *self._sent_elsewhere()], blocks)
-        self._keep()
+        self._keep(before)
         return taken
 
     def fork(self, depth: int, blocks: int | None) -> list[Tx]:
@@ -105,6 +114,7 @@ class Chain:
                 f"the chain has {self.height} blocks: a fork can replace up to {self.height - 1}"
             )
         taken: list[Tx] = []
+        before = self.node.chain.tree.tip
 
         def signed() -> Iterator[Tx]:
             """Sign with the coins that there are on the new branch, once that has begun."""
@@ -113,7 +123,7 @@ class Chain:
                 yield taken[-1]
 
         self.node.reorg(depth, blocks, signed())
-        self._keep()
+        self._keep(before, depth)
         return taken
 
     def before(self) -> tuple[list[bytes], dict[Outpoint, SpentOutput]]:
@@ -135,8 +145,21 @@ class Chain:
         self._save(node)
         return node
 
-    def _keep(self) -> None:
-        self._save(self.node)
+    def _keep(self, before: StoredBlock, replaced: int = 0) -> None:
+        """Save what was mined since the tip `before`, of which the last `replaced` blocks are replaced.
+
+        If that fails, nothing was mined: the app never has a block that is not in the file.
+        """
+        try:
+            self._save(self.node)
+        except StoreError as error:
+            tree = self.node.chain.tree
+            first = tree.chain[before.height - replaced + 1]
+            tree.activate(before)
+            tree.forget(first)
+            raise StoreError(
+                f"{error}: nothing was mined, what was held still is; mend that, and write the line again"
+            ) from error
         self.held.clear()
         self._give()
 
@@ -144,20 +167,13 @@ class Chain:
         try:
             node.save(self._file)
         except OSError as error:
-            raise StoreError(
-                f"{self._file} cannot be written: {error.strerror}; what was mined is lost at the end of dev"
-            ) from error
+            raise StoreError(f"{self._file} cannot be written: {error.strerror}") from error
 
     def _give(self) -> None:
         """Let the real node, if there is one, have the blocks."""
         if self._real is not None:
             tree = self.node.chain.tree
-            try:
-                self._real.give(
-                    [(stored.block.hash, stored.raw) for stored in tree.blocks], tree.tip.block.hash
-                )
-            except NodeError as error:
-                raise NodeError(f"{error}; begin a new chain with `reset`, or with --fresh") from error
+            self._real.give([(stored.block.hash, stored.raw) for stored in tree.blocks], tree.tip.block.hash)
 
     def _sent_elsewhere(self) -> list[bytes]:
         """Return what waits in the real node's mempool but was in a block of a branch that it has left."""

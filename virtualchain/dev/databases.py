@@ -132,7 +132,10 @@ class _explained:  # noqa: N801 - used as `with _explained(url):`
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, psycopg.Error):
+            may_not = isinstance(error, psycopg.errors.InsufficientPrivilege)
+            advice = (
+                "; its user needs the right to create databases (ALTER ROLE … CREATEDB)" if may_not else ""
+            )
             raise StoreError(
-                f"no database can be made at {redact(self._url)}: {' '.join(str(error).split())}; its user "
-                "needs the right to create databases (ALTER ROLE … CREATEDB)"
+                f"no database can be made at {redact(self._url)}: {' '.join(str(error).split())}{advice}"
             ) from error

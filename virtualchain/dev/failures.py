@@ -13,13 +13,18 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final
 
+import psycopg
+
 from virtualchain.engine.halting import may_be_an_apps, op_of
-from virtualchain.errors import AppHalted, UsageError
+from virtualchain.errors import AppHalted, UsageError, VirtualchainError
 from virtualchain.model import Json
 
+START_AGAIN: Final = "write `reload` once that is over, or start dev again, which keeps the chain"
+"""What to do if neither the app nor a line is to blame."""
 _LONGEST: Final = 800
 """Characters of a message, or of a value."""
 _MOST_VALUES: Final = 12
+_DRIVER: Final = str(Path(psycopg.__file__).parent)
 _PLAIN: Final = (str, bytes, int, float, bool, type(None), Decimal, date, time, timedelta)
 _NESTED: Final = (list, tuple, dict, set, frozenset)
 _SECRET: Final = re.compile(r"passw|secret|credential|private_?key|api_?key", re.IGNORECASE)
@@ -69,6 +74,8 @@ def of_load(error: Exception) -> Failure:
         message = f"{type(cause).__name__}: {cause.msg}"
         return Failure(message, advice, cause.filename, cause.lineno, None, (cause.text or "").strip())
     frame, line = _own_frame(cause.__traceback__)
+    if isinstance(error, VirtualchainError) and not isinstance(error, UsageError):
+        return Failure(_short(str(error)), START_AGAIN)
     if frame is None:  # no line of the app's was running
         return Failure(_short(str(error)), advice)
     message = str(cause) if isinstance(cause, UsageError) else f"{type(cause).__name__}: {cause}"
@@ -95,8 +102,9 @@ def of_block(error: AppHalted, app: str) -> Failure:
 
 
 def _own_frame(trace: TracebackType | None) -> tuple[FrameType | None, int]:
-    """Return the innermost frame of code that may be the app's."""
-    own = [each for each in traceback.walk_tb(trace) if may_be_an_apps(each[0].f_code.co_filename)]
+    """Return the innermost frame of code that may be the app's; the driver of the database is not."""
+    frames = ((each, each[0].f_code.co_filename) for each in traceback.walk_tb(trace))
+    own = [each for each, file in frames if may_be_an_apps(file) and not file.startswith(_DRIVER)]
     return own[-1] if own else (None, 0)
 
 

@@ -186,9 +186,12 @@ def _amount(context: click.Context, parameter: click.Parameter, value: str | Non
 
 def _payload(context: click.Context, parameter: click.Parameter, value: str | None) -> bytes | None:
     try:
-        return None if value is None else bytes.fromhex(value.removeprefix("0x"))
+        payload = None if value is None else bytes.fromhex(value.removeprefix("0x"))
     except ValueError as error:
         raise click.BadParameter(f"{quoted(value)} is not hex", context, parameter) from error
+    if payload == b"":
+        raise click.BadParameter("a payload has at least one byte", context, parameter)
+    return payload
 
 
 _COMMANDS: Final = click.Group("lines", add_help_option=False)

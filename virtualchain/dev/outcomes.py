@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from virtualchain.dev.failures import Failure
 from virtualchain.model import Json
 from virtualchain.reading.json_text import json_text
+
+_MOST_CHANGES: Final = 100
+_LONGEST: Final = 2_000
+"""What a person reads of changes, and characters of a row or an op; JSON has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,18 @@ def verdict_lines(verdict: Json, place: str) -> list[str]:
 
 
 def change_lines(changes: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Describe what was done to rows."""
-    lines = []
-    for change in changes:
+    """Describe what was done to rows; of very many, the first ones."""
+    lines, every = [], list(changes)
+    for change in every[:_MOST_CHANGES]:
         lines.append(f"  {change['action']:6}  {change['table']} {_json(change['key'])}")
         sides = [side for side in ("old", "new") if change[side] is not None]
         lines += [f"    {side}   {_json(change[side])}" for side in sides]
+    if len(every) > _MOST_CHANGES:
+        lines.append(f"  and {len(every) - _MOST_CHANGES:,} more changes of rows: see `rows TABLE`")
     return lines
 
 
 def _json(value: object) -> str:
-    return json_text(value, ensure_ascii=False)
+    text = json_text(value, ensure_ascii=False)
+    more = len(text) - _LONGEST
+    return text if more <= 0 else f"{text[:_LONGEST]}... and {more:,} more characters"

@@ -104,5 +104,6 @@ class WorkerProcess:
         self._process.join(_GRACE)
         code = self._process.exitcode
         return Ended(
-            f"the process that runs the app has ended (exit code {code}): a callback may have ended it"
+            f"the process that runs the app has ended (exit code {code}): a callback may have ended it, or "
+            "the import"
         )

@@ -36,9 +36,9 @@ class Project:
             self.kept.mkdir(parents=True, exist_ok=True)
             (self.kept / ".gitignore").write_text("*\n", encoding="utf-8")
             self._lock = os.open(self.kept / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._take_lock()
         except OSError as error:
             raise StoreError(f"{self.kept} cannot be written: {error.strerror}") from error
-        self._take_lock()
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -72,16 +72,21 @@ class Project:
             words = "app"
         return f"dev_{words}_{digest}"
 
-    def tell_database(self, url: str) -> Path:
-        """Write the database's URL to a file, for other commands; return the file."""
+    def tell_database(self, url: str) -> None:
+        """Write the database's URL to a file, for other commands; raises StoreError."""
         file = self.kept / "database"
         draft = file.with_name("database.new")
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it holds a password
-        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-            target.write(url + "\n")
-        draft.replace(file)
-        return file
+        try:
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it holds a password
+            with os.fdopen(descriptor, "w", encoding="utf-8") as target:
+                target.write(url + "\n")
+            draft.replace(file)
+        except OSError as error:
+            raise StoreError(
+                f"{file} cannot be written: {error.strerror}; other commands do not find the database until "
+                "you mend that and write `reload`"
+            ) from error
 
     def _take_lock(self) -> None:
         try:

@@ -15,7 +15,7 @@ from embit.ec import PrivateKey
 from embit.networks import NETWORKS
 
 from virtualchain.dev import process
-from virtualchain.errors import NodeError, UsageError, VirtualchainError
+from virtualchain.errors import NodeError, NodeUnavailable, UsageError, VirtualchainError
 from virtualchain.testing import key
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 
@@ -25,6 +25,7 @@ _OLDEST_TIP: Final = "-maxtipage=2000000000"
 """The chain's time begins in 2025, and is not the clock's."""
 _GRACE: Final = 60.0
 """Seconds that it has to end."""
+_GONE: Final = "the bitcoind of dev does not answer any more: start dev again, which keeps the chain"
 _KNOWN: Final = (None, "duplicate", "inconclusive")
 """What the node answers to a block that it has, or that is on a side branch."""
 
@@ -68,14 +69,15 @@ class RealNode:
         self._process.join(_GRACE)
 
     def _ask(self, what: str, *arguments: object) -> Any:  # noqa: ANN401 - as it answers
-        self._pipe.send((what, arguments))
+        with suppress(OSError):  # `_answer` says it
+            self._pipe.send((what, arguments))
         return self._answer()
 
     def _answer(self) -> Any:  # noqa: ANN401 - as above
         try:
             well, answer = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
-            raise NodeError("the bitcoind of dev has ended: start dev again") from error
+            raise NodeError(_GONE) from error
         if not well:
             raise NodeError(answer)
         return answer
@@ -100,6 +102,8 @@ def _hold(pipe: Connection, program: str) -> None:
                 what, arguments = pipe.recv()
                 try:
                     answer = (True, tasks[what](node, *arguments))
+                except NodeUnavailable:
+                    answer = (False, _GONE)
                 except VirtualchainError as error:
                     answer = (False, str(error))
                 pipe.send(answer)
@@ -119,7 +123,10 @@ def _give(node: Bitcoind, raws: Sequence[bytes], tip: str) -> None:
     for raw in raws:
         answer = node.rpc("submitblock", raw.hex())
         if answer not in _KNOWN:
-            raise NodeError(f"bitcoind refuses a block of the chain: {answer}")
+            raise NodeError(
+                f"bitcoind refuses a block of the chain: {answer}; begin a new chain with `reset`, or with "
+                "--fresh"
+            )
     if node.rpc("getbestblockhash") != tip:
         node.rpc("preciousblock", tip)  # of two branches with equal work it keeps to the first
 

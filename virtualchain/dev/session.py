@@ -11,7 +11,7 @@ from typing import Any
 from virtualchain.dev import lines
 from virtualchain.dev.chain import Chain, script_of
 from virtualchain.dev.databases import Databases
-from virtualchain.dev.failures import Failure, of_load
+from virtualchain.dev.failures import START_AGAIN, Failure, of_load
 from virtualchain.dev.files import Watched
 from virtualchain.dev.log import block_outcomes, log, rows, run_sql
 from virtualchain.dev.messages import Built, Load, Writing
@@ -19,7 +19,7 @@ from virtualchain.dev.outcomes import Outcome, failed, mistake, verdict_lines
 from virtualchain.dev.process import Ended, WorkerProcess
 from virtualchain.dev.project import Project
 from virtualchain.engine.options import ignore
-from virtualchain.errors import UsageError, VirtualchainError
+from virtualchain.errors import StoreError, UsageError, VirtualchainError
 from virtualchain.model import Json
 from virtualchain.testing import Tx
 from virtualchain.writing.sending import BURN_SCRIPT
@@ -158,7 +158,7 @@ class Session:
             words = f"held: the next block has {_counted(count, 'input')} so far"
             return Outcome("hold", {"txid": held.tx.txid, "held": count}, [words])
         first = self._chain.height + 1
-        return self._take("send", first, self._chain.mine(1 + int(self._app["confirmations"])))
+        return self._take("send", first, self._chain.send(held, 1 + int(self._app["confirmations"])))
 
     def _take(self, event: str, first: int, sent: Sequence[Tx]) -> Outcome:
         """Have the app take new blocks, the first of which holds what was sent; say what became of that."""
@@ -241,7 +241,7 @@ class Session:
         try:
             database = self._databases.take()
         except VirtualchainError as error:
-            return self._not_loaded(Failure(str(error), "then write `reload`"))
+            return self._not_loaded(Failure(str(error), START_AGAIN))
         load = Load(use, database, self._chain.url, self._project.kept / "state")
         worker = WorkerProcess(load, self._is_wanted)
         try:
@@ -268,7 +268,10 @@ class Session:
         self._worker, self._database = worker, worker.database
         self._app = loaded.app or {}
         self._halted, self._failure = failure, None
-        self._project.tell_database(worker.database)
+        try:
+            self._project.tell_database(worker.database)
+        except StoreError as error:
+            built.remarks.append(str(error))
         self.on_load(use, worker.database)
         self._databases.prepare(keeps=worker.database)
         return self._loaded(built)

@@ -6,10 +6,12 @@ It answers the process that started it over a pipe, one call after the other, an
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Final
+
+import psycopg
 
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.encoding import Around, find_opcode, write_input, write_output
@@ -18,12 +20,12 @@ from virtualchain.app.fields import opcode_text
 from virtualchain.bitcoin.next_block import Outpoint
 from virtualchain.dev import files
 from virtualchain.dev.described import describe
-from virtualchain.dev.failures import Failure, of_block, of_load
+from virtualchain.dev.failures import START_AGAIN, Failure, of_block, of_load
 from virtualchain.dev.messages import Built, Load, Loaded, Problem, Writing
 from virtualchain.engine.engine import StateEngine
 from virtualchain.engine.options import Options
 from virtualchain.engine.preview import carry, preview_transactions
-from virtualchain.errors import AppHalted, UsageError, VirtualchainError
+from virtualchain.errors import AppHalted, StoreError, UsageError, VirtualchainError
 from virtualchain.loading import load_app
 from virtualchain.model import Json, Reorg, SpentOutput
 from virtualchain.notices import notice_of
@@ -50,14 +52,21 @@ def main(connection: Connection, load: Load) -> None:
         connection.send(Loaded(loaded[0], loaded[1], reading.files()))
         while loaded[1] is None:
             while not connection.poll(_IDLE):
-                worker.build()  # so that the engine reports that it runs
+                answer_of(worker.build)  # so that the engine reports that it runs; the next call has problems
             name, arguments = connection.recv()
-            try:
-                answer: object = getattr(worker, name)(*arguments)
-            except VirtualchainError as error:
-                answer = Problem(str(error), error.exit_code)
-            connection.send((answer, reading.files()))
+            connection.send((answer_of(getattr(worker, name), *arguments), reading.files()))
     os._exit(0)  # whatever threads the app has begun
+
+
+def answer_of(method: Callable[..., object], *arguments: object) -> object:
+    """Call a method; return what it returns, or the problem."""
+    try:
+        return method(*arguments)
+    except VirtualchainError as error:
+        return Problem(str(error), error.exit_code)
+    except psycopg.Error as error:
+        text = " ".join(str(error).split())
+        return Problem(f"the database does not work: {text}; {START_AGAIN}", StoreError.exit_code)
 
 
 class Worker:

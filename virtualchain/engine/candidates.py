@@ -6,6 +6,7 @@ from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
+from virtualchain.engine.arithmetic import pinned_arithmetic
 from virtualchain.engine.halting import contained, halt
 from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
 from virtualchain.store.failures import is_transient
@@ -117,6 +118,7 @@ def _as_dicts(outputs: Sequence[Output]) -> tuple[Json, ...]:
     return tuple(output.as_dict() for output in outputs)
 
 
+@pinned_arithmetic()
 def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[Candidate], int]:
     """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule.
 

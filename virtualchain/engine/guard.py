@@ -14,11 +14,11 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import lru_cache, wraps
-from types import FrameType, FunctionType
-from typing import Any, Final, cast
+from functools import lru_cache, update_wrapper
+from types import FrameType, FunctionType, MethodType
+from typing import Any, Final
 
 from virtualchain.app.code import package
 from virtualchain.app.contract import Callback, Contract
@@ -276,19 +276,38 @@ class _Replacements:
 _REPLACEMENTS: Final = _Replacements()
 
 
+class _Replacement:
+    """What is called in place of a function, and calls it unless a callback runs.
+
+    Like a function in C, it is no method where a class has it: a module that is imported while a block is
+    judged may keep it for good, as in `class Timer: now = time.monotonic`.
+    """
+
+    def __init__(self, rule: Rule, name: str, function: Callable[..., Any]) -> None:
+        self._what = rule, name, NEEDS_ARGUMENTS.get(name)
+        self._function = function
+        with suppress(AttributeError):  # not everything that can be called has a name
+            update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the function takes
+        """Call the function, unless a callback does."""
+        if _running.is_guarded:
+            rule, name, enough = self._what
+            if enough is None or len(arguments) < enough:
+                _catch(rule, name)
+        return self._function(*arguments, **named)
+
+
+class _MethodReplacement(_Replacement):
+    """The same for what is a method where a class has it."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> object:
+        return self if instance is None else MethodType(self, instance)
+
+
 def _replacement(rule: Rule, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make what is called in place of a function, and calls it unless a callback runs."""
-    allowed_with = NEEDS_ARGUMENTS.get(name, sys.maxsize)
-
-    def replaced(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the function takes
-        if _running.is_guarded and len(arguments) < allowed_with:
-            _catch(rule, name)
-        return function(*arguments, **named)
-
-    try:
-        return cast("Callable[..., Any]", wraps(function)(replaced))
-    except AttributeError:  # not everything that can be called has a name
-        return replaced
+    kind = _MethodReplacement if hasattr(function, "__get__") else _Replacement
+    return kind(rule, name, function)
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.bitcoin.transaction import split_outpoints
 from virtualchain.consensus.digests import ops_hash_of_digests
+from virtualchain.engine.arithmetic import pinned_arithmetic
 from virtualchain.engine.candidates import ENGINE_KEYS, Candidate, Described
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.freshness import FreshHashes
@@ -110,7 +111,8 @@ def judge(
         turns = _Turns(contract, state.db_state.rows, block, tracked)
     try:
         fresh = FreshHashes(contract, lookups, block.block_id)
-        verdicts = _Judge(contract, state, block, care, fresh, turns).judge(candidates)
+        with pinned_arithmetic():
+            verdicts = _Judge(contract, state, block, care, fresh, turns).judge(candidates)
     except (AppHalted, psycopg.Error) as error:
         if not care.is_complete and not is_transient(error) and sent.has_failed():
             raise NeedsCare(sent.failed_call) from error

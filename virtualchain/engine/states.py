@@ -14,6 +14,7 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.consensus.state_hash import EMPTY, digest_number
+from virtualchain.engine.arithmetic import pinned_arithmetic
 from virtualchain.engine.halting import contained
 from virtualchain.model import Block
 from virtualchain.store.failures import is_transient
@@ -221,7 +222,7 @@ class OpaqueState:
         arguments = {"filename": None if file is None else str(file)} if takes_file else {}
         self.broken = None
         try:
-            with contained():
+            with contained(), pinned_arithmetic():
                 self.db_state = get_state(**arguments)
         except Exception as error:
             if is_transient(error):

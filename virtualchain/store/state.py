@@ -125,10 +125,15 @@ class State:
         """Run one query of a check, with one column; return why it refuses, or None if it does not.
 
         Of text, each row that is not null is a reason, and the least one is returned. Of boolean, there must
-        be a row, and each must be true: the reason is then "". Raises UsageError for any other column, and
-        otherwise as `execute`.
+        be a row, and each must be true: the reason is then "". Raises UsageError for any other column and for
+        a query that writes, and otherwise as `execute`.
         """
-        answer = self._send(self._known(statement, parameters), parameters)
+        known = self._known(statement, parameters)
+        if known.look.writes:
+            raise UsageError(
+                f"a query of a check reads only; what it writes belongs into commit: {short(statement)}"
+            )
+        answer = self._send(known, parameters)
         rows = answer.rows()
         match answer.types:
             case ["bool"]:

@@ -1,5 +1,6 @@
 """What a scenario expects of an app, compared with what the app has, and the difference for people."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -243,7 +244,7 @@ class Expectation:
 
     def is_empty(self) -> bool:
         """Return whether nothing matters."""
-        parts = (self.rows, self.ops, self.rejections, self.consensus_hash, self.state_hash)
+        parts = (self.rows or None, self.ops, self.rejections, self.consensus_hash, self.state_hash)
         return all(part is None for part in parts)
 
     def compare(self, book: Book) -> list[str]:
@@ -273,13 +274,7 @@ class Expectation:
 
 
 def _compare_table(names: Names, table: Table, expected: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    extra, missing = list(table.rows), []
-    for row in expected:
-        match = next((item for item in extra if _agrees(row, item)), None)
-        if match is None:
-            missing.append(row)
-        else:
-            extra.remove(match)
+    extra, missing = _unmatched(table.rows, expected)
     if not extra and not missing:
         return
     yield f"table {table.name} has {_count(len(table.rows), 'row')}, expected {len(expected)}:"
@@ -299,6 +294,48 @@ def _compare_table(names: Names, table: Table, expected: Sequence[Mapping[str, o
     for row in extra:
         of_interest = {column: value for column, value in row.items() if not expected or column in shown}
         yield f"  extra: {names.show_fields(of_interest)}"
+
+
+def _unmatched(
+    rows: Sequence[Mapping[str, object]], expected: Sequence[Mapping[str, object]]
+) -> tuple[list[Mapping[str, object]], list[Mapping[str, object]]]:
+    """Pair as many rows as possible with what is expected, in any order; return both lists without the pairs.
+
+    An expected row with few columns may agree with several rows: it gives one up to another that needs it.
+    """
+    agreeing = [[place for place, row in enumerate(rows) if _agrees(each, row)] for each in expected]
+    taken: dict[int, int] = {}
+    """Which expected row has each row, by their places."""
+    for number in range(len(expected)):
+        came_from: dict[int, int] = {}
+        """By which expected row each row was reached first."""
+        waiting = deque([number])
+        while waiting:
+            asking = waiting.popleft()
+            for place in agreeing[asking]:
+                if place not in came_from:
+                    came_from[place] = asking
+                    if place in taken:
+                        waiting.append(taken[place])
+                        continue
+                    waiting.clear()
+                    _hand_over(place, number, came_from, taken)
+                    break
+    pairs = set(taken.values())
+    extra = [row for place, row in enumerate(rows) if place not in taken]
+    return extra, [each for number, each in enumerate(expected) if number not in pairs]
+
+
+def _hand_over(free: int, number: int, came_from: Mapping[int, int], taken: dict[int, int]) -> None:
+    """Pass a free row to the expected one that reached it, the row which that had to the next, and so on."""
+    place = free
+    while True:
+        asking = came_from[place]
+        before = next((each for each, owner in taken.items() if owner == asking), None)
+        taken[place] = asking
+        if asking == number or before is None:
+            return
+        place = before
 
 
 def _agrees(expected: Mapping[str, object], actual: Mapping[str, object]) -> bool:

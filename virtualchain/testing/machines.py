@@ -22,14 +22,15 @@ from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.apply import apply
+from virtualchain.engine.compare import row_differences
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.engine import StateEngine
 from virtualchain.engine.options import QUIET, Options
-from virtualchain.engine.rebuild import replay
+from virtualchain.engine.rebuild import derive
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.errors import AppHalted, StoreError, UsageError, VirtualchainError
 from virtualchain.model import Json
-from virtualchain.store.builds import live_build
+from virtualchain.store.builds import find_build, live_build
 from virtualchain.store.projections import build_schema, projections
 from virtualchain.store.sql import queries
 from virtualchain.testing.database import DatabaseServer
@@ -306,10 +307,20 @@ class _Worker:
                 self._build(self._job.source, stretch.stop)
 
     def replay(self) -> None:
-        """Derive the app again, if the job says so; raise StoreError if it has other hashes."""
-        if self._job.replays:
-            with closing(self._deployment()) as deployment:
-                replay(deployment, self._contract().name, QUIET)
+        """Derive the app again beside what it has, if the job says so; raise StoreError if that differs."""
+        if not self._job.replays:
+            return
+        with closing(self._deployment()) as deployment:
+            (machine,) = deployment.machines
+            live = live_build(deployment.connection, machine.contract.name)
+            assert live is not None, "it has taken blocks"
+            derived = derive(deployment, live, machine.contract, live.block_id, QUIET)
+            made = None if derived is None else find_build(deployment.connection, live.app, derived.build)
+            assert made is not None, "nobody has ended it early"
+            for other in row_differences(deployment.connection, live, made, 1):
+                key = {} if other.key is None else other.key
+                place = f"row ({', '.join(map(str, key.values()))}) of block {other.block_id}"
+                raise StoreError(f"derived again from the tape, the app has another {place} in {other.table}")
 
     def _contract(self) -> Contract:
         return read_contract(self._app)

@@ -357,7 +357,8 @@ class Story:
         expectation = Expectation(rows, ops, rejections, consensus_hash, state_hash)
         if expectation.is_empty():
             raise UsageError(
-                "expect compares what is passed: rows=, ops=, rejections=, consensus_hash= or state_hash="
+                "expect compares what is passed: rows={table: […]}, ops=, rejections=, consensus_hash= or "
+                "state_hash="
             )
         __tracebackhide__ = True  # pytest then shows the line of the test
         book = self._book(contract)

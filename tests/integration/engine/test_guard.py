@@ -125,6 +125,28 @@ def test_without_the_guard_nothing_is_watched(other: ModuleType, fake_node: Fake
     run(an_app(lambda payload: {"now": int(other.clock())}, "unguarded"))
 
 
+def test_a_module_that_a_callback_imports_works_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_node: FakeNode, run: Run
+) -> None:
+    """It keeps what stood for the clock, which is no method where a class has it, as the clock is none."""
+    (tmp_path / "late_package.py").write_text("import time\nclass Timer:\n    now = time.monotonic\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def parse(payload: bytes) -> dict[str, Any]:
+        import late_package  # type: ignore[import-not-found]
+
+        return {"timed": payload == b"t" and late_package.Timer().now() > 0}
+
+    fake_node.mine([fake_node.send(b"gua")])
+    app = an_app(parse)
+    run(app, guard=True)
+    assert sys.modules["late_package"].Timer().now() > 0
+    fake_node.mine([fake_node.send(b"guat")])
+    with pytest.raises(AppHalted, match=r"time\.monotonic .*docs/mistakes\.md#clock"):
+        run(app, guard=True)
+    del sys.modules["late_package"]
+
+
 def test_state_in_an_object_is_noticed(fake_node: FakeNode, run: Run) -> None:
     """A helper that counts changes an object that the code names."""
     from collections import Counter

@@ -92,6 +92,11 @@ HALTS: dict[str, tuple[dict[str, str], str, str]] = {
     "the clock": ({"commit": "INSERT INTO said VALUES (1, now()::text)"}, "now", "statement 1"),
     "no such table": ({"check": "SELECT 'x' FROM told"}, "told", "statement 1"),
     "two columns": ({"check": "SELECT 'x', 'y'"}, "one column", "check"),
+    "a check that writes": (
+        {"check": "WITH w AS (INSERT INTO said VALUES (1, 'x') RETURNING n) SELECT n > 0 FROM w"},
+        "a query of a check reads only",
+        "check",
+    ),
     "a number": ({"check": "SELECT 1"}, "not int4", "check"),
 }
 

@@ -161,6 +161,25 @@ def test_a_silent_difference_in_rows_is_traced_to_its_statement(
     assert "- table words, row (21001): " in message
 
 
+def test_rows_that_a_replay_would_repair_are_found(database_url: str, other_url: str | None) -> None:
+    """What is derived again does not replace what a machine had: here, by the folder that it worked in."""
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        state.execute("UPDATE words SET word = %s WHERE id = 21001", [str(Path.cwd())])
+
+    with pytest.raises(Undetermined) as raised:
+        check_determinism(
+            an_app(commit=commit),
+            SAMPLES,
+            database_url=database_url,
+            other_database_url=other_url,
+            guard=False,
+        )
+    message = str(raised.value)
+    assert "the first machine and another process with other plans, heaps and forks differ first" in message
+    assert "- table words, row (21001): " in message
+
+
 def test_an_app_that_halts_on_one_machine(database_url: str, other_url: str | None) -> None:
     """The halt is reported with its callback and the op."""
 

@@ -290,7 +290,7 @@ MISTAKES: Sequence[tuple[Callable[[Story], object], str]] = [
     ),
     (lambda s: s.expect(rows={"words": [{"number": True}]}), "expect an int, not the bool True"),
     (lambda s: s.expect(rows={"words": [{"flag": 1}]}), "words.flag is bool: expect True or False"),
-    (lambda s: s.expect(), "expect compares what is passed: rows=, ops="),
+    (lambda s: s.expect(), r"expect compares what is passed: rows=\{table: "),
     (lambda s: s.expect(ops=[{"opcode": "claim"}]), "app words has no opcode 'claim'; it has o"),
     (lambda s: s.expect(ops=[{"opcode": 5}]), "an opcode is text or a byte, not 5"),
     (lambda s: s.expect(ops=["o"]), "an op is a dict of its fields"),  # type: ignore[list-item]
@@ -308,6 +308,7 @@ MISTAKES: Sequence[tuple[Callable[[Story], object], str]] = [
         lambda s: s.send("o", word="x", sender=s.address("bob")),
         "names such as 'alice': bcrt1.* is an address",
     ),
+    (lambda s: s.expect(rows={}), r"expect compares what is passed: rows=\{table: "),
     (lambda s: s.send("o", word="x", sender=[]), "a transaction needs a sender"),
     (lambda s: s.send("o", word="x", to=("bob", 5)), r"to takes names with satoshi: .*, not 'bob'"),  # type: ignore[arg-type]
     (lambda s: s.send(None, spends=["x"]), "spends takes outputs as"),  # type: ignore[list-item]

@@ -94,6 +94,11 @@ def test_a_file_is_read_from_the_folder_of_the_module(tmp_path: Path) -> None:
     app = App("said", magic=b"sd")
     exec(code, {"app": app, "__name__": "app"})
     assert read_contract(app).code_digest() == digest(f"{INSERT};{INSERT}")
+    marked = "\ufeff-- say\r\n" + f"{INSERT};\r\n{INSERT}"  # as editors on Windows write it
+    (tmp_path / "sql" / "say.sql").write_bytes(marked.encode())
+    app = App("said", magic=b"sd")
+    exec(code, {"app": app, "__name__": "app"})
+    assert read_contract(app).code_digest() == digest(f"{INSERT};{INSERT}")
     (tmp_path / "sql" / "say.sql").write_text(f"-- say\n{INSERT};\n\n{INSERT.replace('text', 'txt')}")
     with pytest.raises(InvalidApp, match=r"say\.sql, statement 2, line 4\)"):
         exec(code, {"app": App("said", magic=b"sd"), "__name__": "app"})

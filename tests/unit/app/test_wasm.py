@@ -88,6 +88,10 @@ REFUSED = {
     "has no exported function block": '(module (memory (export "memory") 1 1))',
     "exports block with other parameters": '(module (memory (export "memory") 1 1) (func (export "block")))',
     "exports keys with other parameters": wat("", extra='(func (export "keys"))'),
+    "has a function of 90002 bytes; one has at most 65536": wat("(drop (i32.const 1))" * 30_000),
+    "has too many variables in large functions": wat(
+        "", extra=f"(func {'(local i32)' * 2000} {'(drop (local.get 1999))' * 5000})" * 2
+    ),
 }
 OFF = {
     "SIMD": wat("", extra="(func (param v128))"),
@@ -95,6 +99,7 @@ OFF = {
     "a memory of 64 bits": wat("", memory='(memory (export "memory") i64 1 1)'),
     "two memories": wat("", extra="(memory 1 1)"),
     "tail calls": wat("", extra="(func $f (return_call $f))"),
+    "several results": wat("", extra="(func (result i32 i32) (i32.const 1) (i32.const 1))"),
 }
 
 
@@ -181,6 +186,44 @@ def test_a_row_is_read_and_too_little_room_is_said() -> None:
     state = State(accounts={(5,): {"id": 5, "note": "hi"}})
     (verdict,) = run(wat(body, extra="".join(map(put_bytes, places, keys))), state=state)
     assert verdict.reason == b"\x10\x10\xff\xff\xff\xff".decode(errors="replace")
+
+
+LARGE = {(5,): {"id": 5, "note": "x" * 50_000}}
+
+
+def test_a_row_costs_its_bytes_even_if_there_is_no_room_for_it() -> None:
+    """What the engine reads and keeps is paid for, so that few calls cannot take all memory."""
+    get = f"(drop {call('get', *ACCOUNTS, 2100, len(KEY), *NOTHING)})"
+    body = NEXT + get + REFUSE
+    run(wat(body, extra=HELD), state=State(accounts=LARGE), fuel=600_000)
+    with pytest.raises(ModuleFailed, match="has used up its fuel"):
+        run(wat(body, extra=HELD), state=State(accounts=LARGE), fuel=400_000)
+
+
+def test_a_block_keeps_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are read, read ahead or put count, and a row that is read again does not."""
+    want = call("want", *ACCOUNTS, 2100, len(KEY))
+    get = f"(drop {call('get', *ACCOUNTS, 2100, len(KEY), *NOTHING)})"
+    delete = call("delete", *ACCOUNTS, 2100, len(KEY))
+    monkeypatch.setattr("virtualchain.app.wasm.host._MOST_KEPT", 90_000)
+    run(wat(NEXT + get * 3 + PUT * 3 + delete + ACCEPT, extra=HELD), state=State(accounts=LARGE))
+    message = "has more than 0 MiB of rows, keys and ops in one block"
+    with pytest.raises(ModuleFailed, match=message):
+        run(wat(NEXT + PUT * 180 + ACCEPT, extra=HELD))
+    with pytest.raises(ModuleFailed, match=message):
+        run(wat(NEXT + delete * 180 + ACCEPT, extra=HELD))
+    with pytest.raises(ModuleFailed, match=message):
+        run(wat("", keys=NEXT + want * 2, extra=HELD), state=State(accounts=LARGE))
+    monkeypatch.setattr("virtualchain.app.wasm.host._MOST_KEPT", 40_000)
+    with pytest.raises(ModuleFailed, match=message):
+        run(wat(NEXT + get + REFUSE, extra=HELD), state=State(accounts=LARGE))
+
+
+def test_a_row_has_so_many_bytes() -> None:
+    """However large the memory is."""
+    memory = '(memory (export "memory") 2 2)'
+    with pytest.raises(ModuleFailed, match="65537 bytes; the most are 65536"):
+        run(wat(NEXT + call("put", *ACCOUNTS, 0, 65_537), memory=memory))
 
 
 def test_rows_are_named_before_the_block() -> None:

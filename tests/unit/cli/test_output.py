@@ -27,6 +27,17 @@ def test_a_table_has_aligned_columns(capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_names_of_columns_do_not_control_the_terminal(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement, or an app's table, may call a column anything."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for columns in ("9", "1"):
+        monkeypatch.setenv("COLUMNS", columns)
+        output.write_table(["\x1b[7m"], [("x",)])
+    assert capsys.readouterr().out.count("\\x1b[7m") == 2
+
+
 def test_text_that_begins_with_nul_is_text(capsys: Capture) -> None:
     """A proof, unlike a database, may have any text: none is written as anything but text."""
     texts = ["\0null, ", 'a"\0b', "\0" + "1" * 9]

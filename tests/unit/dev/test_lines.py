@@ -60,6 +60,7 @@ def test_inputs() -> None:
         ("send", "send needs an opcode and its fields, or --hex: see `help send`"),
         ("send s --hex 6762", "leave out opcode and fields"),
         ("send --hex 6", "'6' is not hex"),
+        ("send --hex ''", "a payload has at least one byte"),
         ("send s message=it's", "a quote without its partner"),
         ("send s --sender ''", "is not a name"),
         ("send s --sender bob:p2wsh", "one of the types p2wpkh"),

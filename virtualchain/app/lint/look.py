@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, 
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from io import IOBase
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -153,16 +154,18 @@ class _Look:
         order = SetOrder(self._tree, self._is_set)
         body = self._tree.body if isinstance(self._tree.body, list) else [self._tree.body]
         waiting: list[tuple[ast.AST, int | None]] = [(each, None) for each in body]
-        """What to look at, and with how many arguments it is called, if it is."""
         while waiting:
-            node, passed = waiting.pop()
+            node, arguments = waiting.pop()  # with how many it is called, if it is
+            node = _plain_attribute(node)
             yield from (self._finding(SET_ORDER, what, at) for what, at in order.at(node))
             yield from self._changes(node)
+            yield from self._inexact(node)
             yield from self._calls(node)
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
                 hit, rest = self._follow(node)
-                if hit is not None and not _has_its_arguments(hit.name, passed):
-                    call = "()" if callable(self._meaning(node)) and passed == 0 else ""
+                enough = None if hit is None else NEEDS_ARGUMENTS.get(hit.name)
+                if hit is not None and (enough is None or (arguments is not None and arguments < enough)):
+                    call = "()" if callable(self._meaning(node)) and arguments == 0 else ""
                     yield self._finding(hit.rule, f"{hit.name}{call}", node)
                 waiting += [(each, None) for each in rest]
                 continue
@@ -266,18 +269,22 @@ class _Look:
     # What is called
 
     def _calls(self, node: ast.AST) -> Iterator[Finding]:
-        """Yield calls and powers that are wrong by what they are called on, or with."""
+        """Yield calls that are wrong by what they are called on, or with."""
         match node:
-            case ast.Call(func=ast.Attribute(attr="astimezone"), args=[], keywords=[]):
-                yield self._finding(TIME_ZONE, f"{ast.unparse(node.func)}()", node)
             case ast.Call(func=ast.Attribute(value=ast.Call() as made, attr="timestamp")) if self._meaning(
                 made.func
             ) is datetime and not _has_zone(made):
                 yield self._finding(TIME_ZONE, f"{ast.unparse(node.func)} of a time without a zone", node)
             case ast.Call(func=ast.Attribute(attr="__hash__")) if self._function.__name__ != "__hash__":
                 yield self._finding(HASH, ast.unparse(node.func), node)
-            case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=float()) | ast.BinOp(op=ast.Div())):
-                yield self._finding(FLOATS, ast.unparse(node), node)
+            case ast.Call(func=ast.Attribute(value=owner, attr="set")) if isinstance(
+                self._meaning(owner), ContextVar
+            ):
+                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
+            case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[owner, *_]) if self._is_lasting(
+                owner
+            ):
+                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
             case ast.Call() if self._keeps_answers(node):
                 yield self._finding(STATE, f"remembering {ast.unparse(node)}", node)
             case ast.Call(func=ast.Attribute(attr=method), args=[statement, *_]) if method in _STATEMENTS:
@@ -307,6 +314,16 @@ class _Look:
                 ):
                     yield node
 
+    def _inexact(self, node: ast.AST) -> Iterator[Finding]:
+        """Yield what depends on the machine although no name says so."""
+        match node:
+            case ast.BinOp(op=ast.Pow(), right=exponent) if _is_fraction(exponent):
+                yield self._finding(FLOATS, ast.unparse(node), node)
+            case ast.Call(func=ast.Name(id="pow"), args=[_, exponent]) if _is_fraction(exponent):
+                yield self._finding(FLOATS, ast.unparse(node), node)
+            case ast.Call(func=ast.Attribute(attr="astimezone"), args=[], keywords=[]):
+                yield self._finding(TIME_ZONE, ast.unparse(node), node)
+
     # What is changed
 
     def _changes(self, node: ast.AST) -> Iterator[Finding]:
@@ -324,24 +341,39 @@ class _Look:
                 method in _CHANGES and isinstance(self._meaning(owner), _MUTABLE) and self._is_lasting(owner)
             ):
                 yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
-            case (
-                ast.Call(func=ast.Name(id="next"), args=[owner, *_])
-                | ast.Call(func=ast.Attribute(value=owner, attr="__next__" | "send"))
-            ) if isinstance(self._meaning(owner), Iterator):
-                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
-            case ast.Call(func=ast.Attribute(value=owner, attr="set")) if isinstance(
-                self._meaning(owner), ContextVar
-            ):
-                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
-            case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[owner, *_]) if self._is_lasting(
-                owner
-            ):
-                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
+            case ast.Name(ctx=ast.Load()) | ast.Attribute(ctx=ast.Load(), value=ast.Name()):
+                value = node.value if isinstance(node, ast.Attribute) else node
+                for each in (node, value):
+                    meaning = self._meaning(each)
+                    if isinstance(meaning, Iterator) and not isinstance(meaning, IOBase):
+                        yield self._finding(STATE, f"changing {ast.unparse(each)}", node)
 
     def _is_lasting(self, node: ast.expr) -> bool:
         """Return whether an expression is an object that was there before the call."""
         value = self._meaning(node)
         return value is not UNKNOWN and not isinstance(value, Instance)
+
+
+def _plain_attribute(node: ast.AST) -> ast.AST:
+    """Write `getattr(owner, 'name')` as `owner.name`."""
+    match node:
+        case ast.Call(
+            func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(name)), *_], keywords=[]
+        ) if name.isidentifier():
+            return ast.copy_location(ast.Attribute(owner, name, ast.Load()), node)
+    return node
+
+
+def _is_fraction(node: ast.expr) -> bool:
+    """Return whether an exponent is a float that is written in the code."""
+    match node:
+        case ast.Constant(value=float()):
+            return True
+        case ast.UnaryOp(operand=operand):
+            return _is_fraction(operand)
+        case ast.BinOp(op=ast.Div()):
+            return True
+    return False
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
@@ -375,12 +407,6 @@ def _local_names(tree: Function) -> set[str]:
             case ast.Global(names=names) | ast.Nonlocal(names=names):
                 declared |= set(names)
     return bound - declared
-
-
-def _has_its_arguments(name: str, passed: int | None) -> bool:
-    """Return whether something is allowed, because it has arguments or is not called here."""
-    needed = NEEDS_ARGUMENTS.get(name)
-    return needed is not None and (passed is None or passed >= needed)
 
 
 def _mutable_defaults(function: FunctionType, tree: Function) -> dict[str, object]:

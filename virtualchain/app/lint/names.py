@@ -6,10 +6,11 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Final
 
-from virtualchain.app.lint.rules import RULES, Rule, rule_of_name
+from virtualchain.app.lint.rules import CHANCE, RULES, TIME_ZONE, Rule, rule_of_name
 
 UNKNOWN: Final = object()
 """What a name means that cannot be followed."""
@@ -41,6 +42,10 @@ def module_named(name: str) -> ModuleType | None:
     return loaded
 
 
+_MADE_BEFORE: Final = (CHANCE, TIME_ZONE)
+"""Rules that objects break as well which were made of a class at import: a generator with a seed, a zone."""
+
+
 class Index:
     """What the rules say about objects, whatever name they go by in the app's code."""
 
@@ -53,8 +58,12 @@ class Index:
 
     def find(self, value: object) -> Ruled | None:
         """Return what the rules say about an object; None if it is allowed."""
-        hit = self._ruled.get(id(value))
-        return None if hit is None else hit[1]
+        while isinstance(value, partial):
+            value = value.func
+        hit = self._ruled.get(id(value)) or self._ruled.get(id(type(value)))
+        if hit is None or (hit[0] is not value and hit[1].rule not in _MADE_BEFORE):
+            return None
+        return hit[1]
 
 
 def find_member(owner: object, attribute: str) -> Ruled | None:
@@ -112,5 +121,4 @@ def _is_modules_own(value: object, module: str, *, named: bool) -> bool:
     if isinstance(value, ModuleType) or value is None or isinstance(value, bool | int | str | float):
         return False
     home = str(getattr(value, "__module__", None) or getattr(type(value), "__module__", ""))
-    root = module.split(".", maxsplit=1)[0]
-    return named or home.lstrip("_").split(".")[0] == root
+    return named or f"{home.lstrip('_')}.".startswith(f"{module}.")

@@ -57,7 +57,11 @@ TIME_ZONE: Final = Rule(
     "time-zone",
     "reads the time zone of the machine",
     "compute with seconds, or use datetime.fromtimestamp(seconds, UTC)",
-    names=_words("time.localtime time.mktime time.tzset zoneinfo.*"),
+    names=_words(
+        """
+        time.altzone time.daylight time.localtime time.mktime time.timezone time.tzname time.tzset zoneinfo.*
+        """
+    ),
     methods=_words("datetime.date.fromtimestamp datetime.datetime.fromtimestamp"),
 )
 CHANCE: Final = Rule(
@@ -89,7 +93,7 @@ FILES: Final = Rule(
         builtins.open glob.* io.FileIO io.open io.open_code os.access os.listdir os.lstat os.makedirs
         os.mkdir os.open os.remove os.rename os.replace os.rmdir os.scandir os.stat os.unlink os.walk
         os.path.exists os.path.getatime os.path.getctime os.path.getmtime os.path.getsize os.path.isdir
-        os.path.isfile os.path.islink shelve.open shutil.* sqlite3.connect tempfile.*
+        os.path.isfile os.path.islink pkgutil.get_data shelve.open shutil.* sqlite3.connect tempfile.*
         """
     ),
     methods=_words(
@@ -115,9 +119,9 @@ ENVIRONMENT: Final = Rule(
     names=_words(
         """
         builtins.input gc.* os.cpu_count os.environ os.environb os.getcwd os.getenv os.getenvb os.getloadavg
-        os.getlogin os.getpid os.getppid os.getuid os.uname platform.* sys.argv sys.flags
-        sys.getallocatedblocks sys.getrefcount sys.getsizeof sys.hexversion sys.implementation sys.modules
-        sys.path sys.platform sys.stdin sys.version sys.version_info
+        os.getlogin os.getpid os.getppid os.getuid os.uname platform.* resource.* sys.argv sys.flags
+        sys.getallocatedblocks sys.getrecursionlimit sys.getrefcount sys.getsizeof sys.hexversion
+        sys.implementation sys.modules sys.path sys.platform sys.stdin sys.version sys.version_info
         """
     ),
     events=_words("builtins.input os.putenv os.unsetenv"),
@@ -180,6 +184,15 @@ FLOATS: Final = Rule(
             """
             acos acosh asin asinh atan atan2 atanh cbrt cos cosh erf erfc exp exp2 expm1 gamma hypot lgamma
             log log10 log1p log2 pow sin sinh tan tanh
+            """
+        )
+    )
+    + tuple(
+        f"numpy.{name}"
+        for name in _words(
+            """
+            arccos arccosh arcsin arcsinh arctan arctan2 arctanh cbrt cos cosh exp exp2 expm1 float_power
+            hypot log log10 log1p log2 sin sinh tan tanh
             """
         )
     )

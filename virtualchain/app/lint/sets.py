@@ -7,17 +7,12 @@ from typing import Final
 from virtualchain.app.source import Function
 
 _ORDERED: Final = frozenset(
-    {"ascii", "enumerate", "format", "iter", "list", "next", "repr", "str", "tuple", "zip"}
+    {"ascii", "enumerate", "filter", "format", "iter", "list", "map", "next", "repr", "str", "tuple", "zip"}
 )
 """Builtins that keep the order of what they get."""
+_BY_KEY: Final = frozenset({"max", "min", "sorted"})
+"""Builtins that keep the order of what has the same key."""
 _ORDERED_METHODS: Final = frozenset({"extend", "extendleft", "fromkeys", "join"})
-"""Methods that keep the order of what they get."""
-_LAZY: Final = frozenset({"filter", "map"})
-"""Builtins whose elements come in the order of what they get."""
-_CHOOSING: Final = frozenset({"max", "min", "sorted"})
-"""Builtins for which equal keys stay in the order of what they get."""
-_COARSE: Final = frozenset({"len", "str.casefold", "str.lower", "str.upper"})
-"""Functions that are the same for different texts."""
 _UNORDERED: Final = frozenset(
     {"all", "any", "dict", "frozenset", "len", "max", "min", "set", "sorted", "sum"}
 )
@@ -49,6 +44,7 @@ class SetOrder:
             id(argument)
             for node in ast.walk(tree)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _UNORDERED
+            if not (node.func.id in _BY_KEY and _has_key(node))
             for argument in node.args
         }
 
@@ -61,44 +57,29 @@ class SetOrder:
                 for part in node.generators:
                     if self._is_set(part.iter):
                         yield f"for … in {ast.unparse(part.iter)}", node
-            case ast.Call():
-                if self._is_ordered(node):
+            case ast.Assign(targets=[ast.Tuple() | ast.List()], value=source) if self._is_set(source):
+                yield ast.unparse(node), node
+            case ast.List(elts=parts, ctx=ast.Load()) | ast.Tuple(elts=parts, ctx=ast.Load()):
+                if any(isinstance(part, ast.Starred) and self._is_set(part.value) for part in parts):
                     yield ast.unparse(node), node
-                elif self._is_choice(node):
-                    yield f"{ast.unparse(node)}, if several of them have the same key,", node
-            case _ if self._is_spread(node):
+            case ast.FormattedValue(value=source) if self._is_set(source):
+                yield f"the text of {ast.unparse(source)}", node
+            case ast.Call() if self._keeps_order(node):
                 yield ast.unparse(node), node
 
-    def _is_spread(self, node: ast.AST) -> bool:
-        """Return whether the elements of a set become those of a list, names, or text."""
-        match node:
-            case ast.List(elts=elements, ctx=ast.Load()) | ast.Tuple(elts=elements, ctx=ast.Load()):
-                return any(isinstance(each, ast.Starred) and self._is_set(each.value) for each in elements)
-            case ast.Assign(targets=[ast.List() | ast.Tuple()], value=source):
-                return self._is_set(source)
-            case ast.FormattedValue(value=source):
-                return self._is_set(source)
-        return False
-
-    def _is_ordered(self, call: ast.Call) -> bool:
-        """Return whether a call's result has the order of a set."""
+    def _keeps_order(self, call: ast.Call) -> bool:
+        """Return whether the result of a call depends on the order of a set that it gets."""
         match call:
             case ast.Call(func=ast.Name(id=name), args=arguments) if name in _ORDERED:
                 return id(call) not in self._unordered and any(map(self._is_set, arguments))
+            case ast.Call(func=ast.Name(id=name), args=[source]) if name in _BY_KEY and _has_key(call):
+                return self._is_set(source)
             case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]):
                 return self._is_set(owner)
             case ast.Call(func=ast.Attribute(attr=method), args=[source, *_]) if method in _ORDERED_METHODS:
                 return self._is_set(source)
             case ast.Call(func=ast.Name(id="reduce") | ast.Attribute(attr="reduce"), args=[_, source, *_]):
                 return self._is_set(source)
-        return False
-
-    def _is_choice(self, call: ast.Call) -> bool:
-        """Return whether a call takes the first of several elements that it does not tell apart."""
-        match call:
-            case ast.Call(func=ast.Name(id=name), args=[source], keywords=options) if name in _CHOOSING:
-                keys = [ast.unparse(each.value) for each in options if each.arg == "key"]
-                return any(key in _COARSE for key in keys) and self._is_set(source)
         return False
 
     def returns_set(self) -> bool:
@@ -113,13 +94,32 @@ class SetOrder:
                     isinstance(each, ast.Constant) and isinstance(each.value, int) for each in elements
                 )
             case ast.BinOp(left=left, right=right, op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
-                return self._is_set(left) or self._is_set(right)
+                return any(self._is_set(each) or _is_view(each) for each in (left, right))
             case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _SET_METHODS:
                 return self._is_set(owner)
-            case ast.Call(func=ast.Name(id=name), args=[_, *sources]) if name in _LAZY:
-                return any(map(self._is_set, sources))
         is_named = isinstance(node, ast.Name) and node.id in self._locals
         return is_named or isinstance(node, ast.SetComp) or self._is_known_set(node)
+
+
+def _has_key(call: ast.Call) -> bool:
+    """Return whether a call has a key that does not name the element itself to tell equal ones apart."""
+    return any(each.arg == "key" and not _tells_apart(each.value) for each in call.keywords)
+
+
+def _tells_apart(key: ast.expr) -> bool:
+    match key:
+        case ast.Lambda(args=ast.arguments(args=[ast.arg(arg=element)]), body=ast.Tuple(elts=parts)):
+            return any(isinstance(part, ast.Name) and part.id == element for part in parts)
+    return False
+
+
+def _is_view(node: ast.expr) -> bool:
+    """Return whether an expression is the keys or items of a dict, of which an operator makes a set."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (node.func.attr in {"items", "keys"} and not node.args)
+    )
 
 
 def _typed(annotation: ast.expr) -> ast.expr | None:

@@ -1,7 +1,7 @@
 """One call of a module for one block: what its imports do, and the verdicts that it comes to."""
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,13 @@ from virtualchain.model import Json
 _CALL: Final = 5_000
 _BYTE: Final = 10
 """Fuel that a call of the engine costs, and each byte that it reads or writes; an instruction costs 1."""
+_MOST_KEPT: Final = 256 << 20
+"""Bytes of rows, keys and ops that the engine keeps for a module until the end of the block."""
+_OVERHEAD: Final = 500
+"""What it takes to keep a small one."""
+_LARGEST_ROW: Final = 64 * 1024
+_AT_ONCE: Final = 1_000
+"""Rows that are read ahead together."""
 _NO_ROW: Final = -1
 _LONGEST_REASON: Final = 1_000
 _UNSIGNED: Final = 0xFFFFFFFF
@@ -54,7 +61,10 @@ class Host:
         self._fuel = fuel
         self._at = -1
         self._verdicts: list[Verdict] = []
-        self._keys_by_table: dict[str, list[object]] = {}
+        self._places_ahead: list[_Place] = []
+        self._kept = 0
+        self._stored: dict[_Place, tuple[Any, ...] | None] = {}
+        """Rows as they were before the block, as far as they were asked for."""
         self._rows: dict[_Place, tuple[Any, ...] | None] = {}
         """What the inputs before have changed."""
         self._pending: dict[_Place, tuple[Any, ...] | None] = {}
@@ -66,12 +76,22 @@ class Host:
         """Return what the module says of each input; raises ModuleFailed, and what the database raises."""
         if self._module.wants_keys:
             self._call("keys")
-            self._state.rows.read_ahead(self._keys_by_table)
+            self._read_ahead()
         self._is_judging = True
         self._call("block")
         if len(self._verdicts) < len(self._inputs):
             raise self._failed(f"has decided {len(self._verdicts)} of {len(self._inputs)} inputs")
         return self._verdicts
+
+    def _read_ahead(self) -> None:
+        for start in range(0, len(self._places_ahead), _AT_ONCE):
+            part = self._places_ahead[start : start + _AT_ONCE]
+            keys_by_table: dict[str, list[object]] = {}
+            for name, key in part:
+                keys_by_table.setdefault(name, []).append(key)
+            self._state.rows.read_ahead(keys_by_table)
+            for name, key in part:
+                self._keep(_size((self._state.table(name).get(key) or {}).values()))
 
     def _call(self, export: str) -> None:
         import wasmtime  # noqa: PLC0415 - the module was compiled with it
@@ -96,6 +116,8 @@ class Host:
             assert isinstance(function, wasmtime.Func), "as above"
             function(store, self._state.block_id, self._state.block_time, len(self._inputs))
         except BaseException as error:
+            if isinstance(self._error, ModuleFailed):  # it says itself where; wasmtime's lines say nothing
+                raise self._error.with_traceback(None) from None
             if self._error is not None:
                 raise self._error from None
             if not isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
@@ -145,6 +167,8 @@ class Host:
         values = pack(row)
         if len(values) <= size:
             self._write(room, values)
+        else:
+            self._pay(_BYTE * len(values))  # it was read all the same
         return len(values)
 
     def _put(self, table: int, table_size: int, row: int, size: int) -> None:
@@ -154,6 +178,8 @@ class Host:
         shape = self._state.table(name).shape
         packed = self._read(row, size)
         try:
+            if size > _LARGEST_ROW:
+                raise ValueError(f"{size} bytes; the most are {_LARGEST_ROW}")
             values = unpack(packed)
             if len(values) != len(shape.names):
                 raise TypeError(f"{len(values)} values for {len(shape.names)} columns")
@@ -161,6 +187,7 @@ class Host:
             shape.check_sizes(None, fitted)
         except Exception as error:
             raise self._failed(f"puts a row that table {name} cannot have: {error}") from error
+        self._keep(size)
         self._pending[name, shape.key_of(fitted)] = fitted
 
     def _delete(self, table: int, table_size: int, key: int, size: int) -> None:
@@ -169,6 +196,7 @@ class Host:
         name = self._table_name(table, table_size)
         place = self._key(name, self._read(key, size))
         if place is not None:
+            self._keep(size)
             self._pending[name, place] = None
 
     def _accept(self, values: int, size: int) -> None:
@@ -187,6 +215,7 @@ class Host:
             raise self._failed(
                 f"accepts with values that are not those of the op's fields: {error}"
             ) from error
+        self._keep(size)
         self._rows |= self._pending
         writes = [
             (
@@ -211,7 +240,8 @@ class Host:
         name = self._table_name(table, table_size)
         place = self._key(name, self._read(key, size))
         if place is not None:
-            self._keys_by_table.setdefault(name, []).append(place)
+            self._keep(size)
+            self._places_ahead.append((name, place))
 
     def _is_text(self, text: int, size: int) -> int:
         """Return whether bytes are text that a field or a column can hold."""
@@ -256,11 +286,14 @@ class Host:
         return key
 
     def _row(self, table: str, key: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        for rows in (self._pending, self._rows):
-            if (table, key) in rows:
-                return rows[table, key]
+        place = table, key
+        for rows in (self._pending, self._rows, self._stored):
+            if place in rows:
+                return rows[place]
         row = self._state.table(table).get(key)
-        return None if row is None else tuple(row.values())
+        self._stored[place] = None if row is None else tuple(row.values())
+        self._keep(_size((*key, *(self._stored[place] or ()))))
+        return self._stored[place]
 
     def _read(self, at: int, size: int) -> bytes:
         if at + size > self._size:
@@ -274,6 +307,12 @@ class Host:
         self._pay(_BYTE * len(data))
         ctypes.memmove(self._base + at, data, len(data))
 
+    def _keep(self, size: int) -> None:
+        """Count what is kept until the end of the block."""
+        self._kept += _OVERHEAD + size
+        if self._kept > _MOST_KEPT:
+            raise self._failed(f"has more than {_MOST_KEPT >> 20} MiB of rows, keys and ops in one block")
+
     def _pay(self, fuel: int) -> None:
         left = self._store.get_fuel() - fuel
         if left < 0:
@@ -285,3 +324,7 @@ class Host:
         if 0 <= self._at < len(self._inputs):
             place = f" (at the block's input {self._at}, transaction {self._inputs[self._at].txid})"
         return ModuleFailed(f"{vars(self._module)['file']} {what}{place}")
+
+
+def _size(values: Iterable[object]) -> int:
+    return sum(len(value) for value in values if isinstance(value, str | bytes))

@@ -27,9 +27,17 @@ _LARGEST_MODULE: Final = 1 << 20
 _MOST_PAGES: Final = 256
 _STACK: Final = 256 * 1024
 _MOST_TABLE_ELEMENTS: Final = 10_000
+_LARGEST_FUNCTION: Final = 64 * 1024
+_MOST_WORK: Final = 1 << 25
+"""The bytes of each function times its parameters and variables, together: compilers take time and memory
+for each variable at each place."""
+_TYPES: Final = 1
+_FUNCTIONS: Final = 3
 _TABLES: Final = 4
 _START: Final = 8
-"""The numbers of the sections with a module's tables, and with the function that runs by itself."""
+_CODE: Final = 10
+"""The numbers of sections: of types, of functions by their types, of tables, of the function that runs by
+itself, and of the functions' code."""
 
 _SETTINGS: Final = {
     "consume_fuel": True,
@@ -41,13 +49,15 @@ _SETTINGS: Final = {
     "wasm_gc": False,
     "wasm_memory64": False,
     "wasm_multi_memory": False,
+    "wasm_multi_value": False,
     "wasm_relaxed_simd": False,
     "wasm_simd": False,
     "wasm_stack_switching": False,
     "wasm_tail_call": False,
     "wasm_threads": False,
 }
-"""What may differ between machines is off, or has one result: the bits of a NaN."""
+"""What may differ between machines is off, or has one result: the bits of a NaN. So is what lets few bytes
+become much code: several results."""
 
 
 class ModuleFailed(VirtualchainError):
@@ -90,8 +100,12 @@ class Module:
         file = vars(self)["file"]
         if not vars(self)["bytes_"].startswith(b"\0asm"):  # wasmtime would take text, too
             raise InvalidApp(f"{file} is not a WebAssembly module")
+        code = vars(self)["bytes_"]
         try:
-            return engine, wasmtime.Module(engine, vars(self)["bytes_"])
+            wasmtime.Module.validate(engine, code)
+            for problem in _costly(code):  # before the compiler sees it
+                raise InvalidApp(f"{file} {problem}")
+            return engine, wasmtime.Module(engine, code)
         except wasmtime.WasmtimeError as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
             raise InvalidApp(f"{file} is not a module that may run here: {reason}") from error
@@ -179,6 +193,52 @@ def _tables(code: bytes) -> list[tuple[int, int | None]]:
                 most, at = _number(code, at)
             limits.append((least, most))
     return limits
+
+
+def _costly(code: bytes) -> Iterator[str]:
+    """Yield why the compiler could take too much time or memory for a module that has been validated."""
+    places = dict(_sections(code))
+    if _CODE not in places:
+        return
+    parameters = _parameters(code, places[_TYPES])
+    _, kind_at = _number(code, places[_FUNCTIONS])
+    count, at = _number(code, places[_CODE])
+    work = 0
+    for _ in range(count):
+        kind, kind_at = _number(code, kind_at)
+        size, at = _number(code, at)
+        if size > _LARGEST_FUNCTION:
+            yield f"has a function of {size} bytes; one has at most {_LARGEST_FUNCTION}"
+        work += size * (parameters[kind] + _variables(code, at))
+        at += size
+    if work > _MOST_WORK:
+        yield (
+            "has too many variables in large functions: the bytes of each function times its parameters and "
+            f"variables are {work} together, and may be {_MOST_WORK}"
+        )
+
+
+def _parameters(code: bytes, at: int) -> list[int]:
+    """Return how many parameters functions of each type take."""
+    parameters = []
+    kinds, at = _number(code, at)
+    for _ in range(kinds):
+        taken, at = _number(code, at + 1)  # after what says that it is a function's
+        returned, at = _number(code, at + taken)
+        at += returned
+        parameters.append(taken)
+    return parameters
+
+
+def _variables(code: bytes, at: int) -> int:
+    """Return how many variables a function has."""
+    groups, at = _number(code, at)
+    variables = 0
+    for _ in range(groups):
+        count, at = _number(code, at)
+        variables += count
+        at += 1
+    return variables
 
 
 def _number(code: bytes, at: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ The blocks follow in the order of their arrival, and then the SHA-256 of all tha
 import hashlib
 import json
 import os
+from contextlib import suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
@@ -32,14 +33,19 @@ def save_chain(chain: ChainBuilder, file: Path) -> None:
     parts = [_FORMAT, json.dumps(head).encode() + b"\n", *(stored.raw for stored in blocks)]
     digest = hashlib.sha256()
     draft = file.with_name(f"{file.name}.new")
-    with draft.open("wb") as target:
-        for part in parts:
-            digest.update(part)
-            target.write(part)
-        target.write(digest.digest())
-        target.flush()
-        os.fsync(target.fileno())
-    draft.replace(file)
+    try:
+        with draft.open("wb") as target:
+            for part in parts:
+                digest.update(part)
+                target.write(part)
+            target.write(digest.digest())
+            target.flush()
+            os.fsync(target.fileno())
+        draft.replace(file)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()  # a full disk needs the space
+        raise
 
 
 def load_chain(file: Path) -> ChainBuilder:
