@@ -269,7 +269,9 @@ class App(Callbacks):
                 )
             return b""
         if not isinstance(opcode, bytes) or len(opcode) != 1:
-            raise InvalidApp(f"app {self.name}: an opcode must be one byte, not {opcode!r}")
+            raise InvalidApp(
+                f"app {self.name}: an opcode must be one byte, as in @app.opcode(b'v'), not {opcode!r}"
+            )
         return opcode
 
     def _add(

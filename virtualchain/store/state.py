@@ -322,11 +322,14 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any]:
     if parameters is None:
         return []
     if isinstance(parameters, str | bytes):
-        raise TypeError("parameters are a list or a dict, not text")
+        raise TypeError("parameters are a list or a dict, not text: write [value] for one")
     is_named = isinstance(parameters, Mapping)
     count = len(statement.parameters)
     if not is_named and (len(parameters) != count or any(isinstance(n, str) for n in statement.parameters)):
-        raise TypeError(f"the statement has {count} parameters, and {len(parameters)} values are passed")
+        raise TypeError(
+            f"the statement has {count} parameters, and {len(parameters)} values are passed: write %s for "
+            "each, or %(name)s with a dict, and %% for a percent sign"
+        )
     values = []
     for place, name in enumerate(statement.parameters):
         if is_named and name not in parameters:

@@ -157,7 +157,9 @@ class Tables:
         if name in self._refused:
             raise UsageError(f"state.table({name!r}): {self._refused[name]}: use statements")
         if name not in self._rows:
-            raise UsageError(f"state.table({name!r}): the app has no such table")
+            raise UsageError(
+                f"state.table({name!r}): the app has no such table; it has {', '.join(self._rows) or 'none'}"
+            )
         return self._rows[name]
 
 

@@ -18,6 +18,7 @@ Anything else is an error of the app. The driver decides nothing, so its version
 
 import json
 from collections.abc import Iterable
+from datetime import date
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
@@ -104,16 +105,22 @@ def to_database(value: object, name: str | int) -> Any:  # noqa: ANN401, PLR0911
             return psycopg_json.Jsonb(Jsonb(value.value).value, dumps=_dumps)
         case psycopg_json.Jsonb() | psycopg_json.Json():
             return psycopg_json.Jsonb(Jsonb(value.obj).value, dumps=_dumps)
-    kind = type(value).__name__
-    advice = (
-        "wrap it in virtualchain.Jsonb"
-        if isinstance(value, dict | tuple)
-        else "pass an int, Decimal, text, bytes, or a list of one of them"
-    )
     raise TypeError(
-        f"parameter {shown(name)}: a {kind} does not cross to the database: {advice} "
+        f"parameter {shown(name)}: a {type(value).__name__} does not cross to the database: {_advice(value)} "
         "(docs/mistakes.md#parameters)"
     )
+
+
+def _advice(value: object) -> str:
+    """Return what to pass in place of a value."""
+    match value:
+        case dict():
+            return "wrap it in virtualchain.Jsonb"
+        case tuple():
+            return "pass a list, as for = ANY(%s), or wrap it in virtualchain.Jsonb"
+        case date():
+            return "pass its Unix seconds as an int, as state.block_time has them"
+    return "pass an int, Decimal, text, bytes, or a list of one of them"
 
 
 def is_text(value: object) -> bool:

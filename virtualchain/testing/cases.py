@@ -6,7 +6,7 @@ from itertools import count, islice
 from typing import Any, Final
 
 from virtualchain.app.contract import Contract
-from virtualchain.app.declarations import instance_of
+from virtualchain.app.declarations import instance_of, read_contract
 from virtualchain.bitcoin.payload import runestone
 from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import UsageError
@@ -28,6 +28,8 @@ _CHANGE: Final = key("change").script_pubkey
 _FULLY_TESTED_OPCODES: Final = 12
 """The number of opcodes that are tried with every payload; others only with the first few."""
 _FEW_PAYLOADS: Final = 8
+_SHORT: Final = 40
+"""Payloads of so many bytes are also sent by somebody new: an app may take only one input of a sender."""
 _SPENT_SAMPLES: Final = 16
 """How often each sample is sent for its outputs to be spent: every way is tried early and late."""
 _BLOCK_BYTES: Final = 700_000
@@ -77,8 +79,13 @@ class CaseWriter:
         yield from self.mutated()
         for number, opcode in enumerate(opcodes):
             bodies = islice(hostile_bodies(), None if number < _FULLY_TESTED_OPCODES else _FEW_PAYLOADS)
-            for name, body in bodies:
+            for place, (name, body) in enumerate(bodies):
                 yield self._case(f"{name} after opcode {opcode!r}", magic + opcode, body)
+                if len(body) <= _SHORT:
+                    stranger = f"stranger {place}"
+                    yield self._case(
+                        f"{name} after opcode {opcode!r} by {stranger}", magic + opcode, body, stranger
+                    )
         for other in self._contract.magics[1:]:
             yield self._case(f"magic {other!r}", other + next(iter(opcodes), b""), b"")
         for start, body in self._good:
@@ -218,6 +225,10 @@ class _Changed:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
         return getattr(self._app, name)
+
+    def get_projections(self) -> str:
+        """Return the app's tables as text: a file of them is beside the app's code, not beside this."""
+        return read_contract(self._app).projections
 
 
 class TakingAnyHash(_Changed):

@@ -57,7 +57,7 @@ _INJECTIONS: Final = {
     "an array": b"{1,2,{3}",
 }
 _WORDS: Final = (
-    *("1_000", "0x1F", "0b11", "0o17", "1__0", "+5", " 7 ", "1e3"),
+    *("1_000", "0x1F", "0b11", "0o17", "1__0", "+5", " 7 ", "1e3", "٣", "²", "½"),
     *("infinity", "Infinity", "-inf", "nan", "now", "TODAY", "yesterday", "epoch", "allballs", "localtime"),
     *(
         "Europe/Berlin",
@@ -157,7 +157,7 @@ _HOLE: Final = "a hole"
 
 _IN_PLACE_OF_DIGITS: Final = (
     *("-1", "", str(2**15), str(2**31 - 1), str(2**31), str(2**63 - 1), str(2**63), "9" * 40, "9" * 5_000),
-    *("1e5", "٣", "1_000", "0x1F", "0b11", "infinity", "now", "epoch"),
+    *("1e5", "٣", "²", "1_000", "0x1F", "0b11", "infinity", "now", "epoch"),
 )
 
 Output = tuple[int, bytes]

@@ -7,7 +7,8 @@ runs must produce the same ops, rejections, rows and hashes.
 
 import linecache
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -23,7 +24,7 @@ from virtualchain.model import Json
 from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, running_server
-from virtualchain.testing.differences import describe_difference, verdicts
+from virtualchain.testing.differences import Verdicts, describe_difference, verdicts
 from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, packed
 from virtualchain.testing.surroundings import other_hash_seed
 
@@ -67,6 +68,8 @@ def check_poison(
     The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
     (docs/mistakes.md).
 
+    Warns of a sample that is never accepted, because the app's reducer was not tried with it.
+
     Raises Poisoned, which reports the cases that halt the app or differ between two runs. Raises UsageError
     if no case reaches the app, or if a sample is not one of its payloads.
     """
@@ -93,6 +96,7 @@ def check_poison(
     if complaints:
         listed = "\n".join(f"- {complaint}" for complaint in complaints)
         raise Poisoned(f"app {contract.name} does not survive hostile input:\n{listed}")
+    _warn_of_refused(contract.name, samples, outcomes, names)
     accepted, refused = (
         len({row[1] for row in outcomes if row[2] == verdict}) for verdict in ("accepted", "refused")
     )
@@ -102,6 +106,24 @@ def check_poison(
             "function that puts a payload into an output"
         )
     return PoisonReport(len(names), accepted, refused, len(names) - accepted - refused)
+
+
+def _warn_of_refused(
+    app: str, samples: Sequence[bytes], outcomes: Verdicts, names: Mapping[str, str]
+) -> None:
+    """Warn of samples that were refused each time, because their commit was not tried then."""
+    refused = []
+    for sample in samples:
+        own = [row for row in outcomes if names.get(row[1] or "", "").startswith(f"sample {sample!r} ")]
+        if own and all(verdict == "refused" for _, _, verdict, _ in own):
+            block_id, _, _, reason = own[0]
+            refused.append(f"{sample!r} (in block {block_id} {reason})")
+    if refused:
+        warnings.warn(
+            f"check_poison: app {app} never accepts the samples {', '.join(refused)}, so their commit was "
+            "not tried: pass samples in an order in which they are accepted, one after the other",
+            stacklevel=3,
+        )
 
 
 def _halts(runs: "_Runs", blocks: list[list[Case]]) -> tuple[list[str], list[list[Case]], Machine]:

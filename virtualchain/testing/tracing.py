@@ -132,9 +132,9 @@ class _Recorder:
 
     def asking(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(ask)
-        def wrapper(state: State, statement: Any, parameters: Any = None) -> Any:  # noqa: ANN401 - as `State` has it
+        def wrapper(state: State, statement: Any, parameters: Any = None, *row: Any, **named: Any) -> Any:  # noqa: ANN401 - as `State` has it
             try:
-                result = ask(state, statement, parameters)
+                result = ask(state, statement, parameters, *row, **named)
             except Exception as error:
                 self._record(statement, parameters, summarize_error(error))
                 raise

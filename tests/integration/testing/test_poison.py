@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from virtualchain import App, State
+from virtualchain import App, Sender, State, Text
 from virtualchain.errors import UsageError
 from virtualchain.examples import notary
+from virtualchain.model import Json
 from virtualchain.testing import cases, check_poison
 from virtualchain.testing.poison import Poisoned
 
@@ -19,7 +20,8 @@ DOCUMENT = hashlib.sha256(b"a document").digest()
 
 def test_the_notary_survives(database_url: str) -> None:
     """Every case is accepted, refused, or ignored."""
-    samples = [b"nt" + opcode + DOCUMENT for opcode in (b"c", b"t", b"r")]
+    other = hashlib.sha256(DOCUMENT).digest()
+    samples = [b"ntc" + DOCUMENT, b"ntt" + DOCUMENT, b"ntc" + other, b"ntr" + other]
     report = check_poison(notary.app, samples, database_url=database_url)
     assert report.cases > 500
     assert report.accepted > 50
@@ -115,7 +117,7 @@ def test_bugs_are_found_and_named(database_url: str) -> None:
     assert "as True: db_check fails with UndefinedFunction" in message
     assert "Instead, look in `check` for the row in the way" in message
     assert "Instead, in `parse`, return None or `Rejected`" in message
-    assert "Instead, check in `parse` that the value has the type you expect" in message
+    assert "Instead, check in `parse` that what a payload says has the type you expect" in message
 
 
 def test_a_hook_that_sees_the_whole_block_is_tested_case_by_case(database_url: str) -> None:
@@ -148,3 +150,36 @@ def test_cases_that_cannot_reach_the_app_are_a_usage_error(database_url: str) ->
         check_poison(app, [b"xxo"], database_url=database_url)
     with pytest.raises(UsageError, match=r"none of \d+ cases reaches app nothing"):
         check_poison(app, database_url=database_url)
+
+
+def test_a_sample_that_is_never_accepted_is_named(database_url: str) -> None:
+    """A field that is misspelled refuses every input, and then the reducer is not tried at all."""
+    app = App("letters", magic=b"le")
+    app.add(b"a", parse=lambda payload: {"letter": "a"}, fields={"letter": Text(9)})
+    app.add(b"b", parse=lambda payload: {"letter": "b"}, fields={"leter": Text(9)})
+    with pytest.warns(
+        UserWarning, match=r"never accepts the samples b'leb' \(in block 21 parse: .*leter"
+    ) as warned:
+        check_poison(app, [b"lea", b"leb"], database_url=database_url)
+    assert len(warned) == 1
+
+
+def test_strangers_send_hostile_payloads_too(database_url: str) -> None:
+    """An app that takes one input of each sender still gets to see digits that `int` does not read."""
+    app = App("votes", magic=b"vo", projections="CREATE TABLE votes (voter text PRIMARY KEY, number bigint)")
+
+    @app.opcode(b"v")
+    class Vote:
+        def parse(self, payload: bytes, senders: list[Sender]) -> Json | None:
+            voter = senders[0]["addresses"][:1]
+            return {"voter": voter[0], "number": payload.decode()} if voter and len(payload) < 9 else None
+
+        def check(self, op: Json, state: State) -> bool:
+            return state.table("votes").get(op["voter"]) is None
+
+        def commit(self, op: Json, state: State) -> None:
+            number = int(op["number"]) if op["number"].isdigit() else 0
+            state.table("votes").put({"voter": op["voter"], "number": number})
+
+    with pytest.raises(Poisoned, match=r"the word ² .* by stranger .*ValueError.*\n.*\n.*return `Rejected`"):
+        check_poison(app, [b"vov1"], database_url=database_url)

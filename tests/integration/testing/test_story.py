@@ -1,7 +1,7 @@
 """`scenario`: what a story can tell, what its expectations find, and what its author may get wrong."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 from unittest.mock import ANY
 
 import psycopg
@@ -18,6 +18,12 @@ from virtualchain.testing.database import DatabaseServer
 
 DOCUMENT = "aa" * 32
 WORDS = "CREATE TABLE words (word text PRIMARY KEY, number bigint, data bytea, body jsonb, flag boolean)"
+
+
+class Word(TypedDict):
+    """A part of a row."""
+
+    word: str
 
 
 def an_app(commit: Callable[..., Any] | None = None, **declared: Any) -> App:
@@ -93,6 +99,20 @@ def test_a_restart_and_a_bare_transaction(database_url: str) -> None:
         story.restart()
         story.block(story.send(None, to=[("bob", 500)]))
         story.expect(ops=[{"opcode": "claim"}], rejections=[])
+
+
+def test_queries_with_declared_rows(database_url: str) -> None:
+    """What watches the statements of a story passes the type of their rows on."""
+
+    def ask(op: dict[str, Any], state: State) -> None:
+        op["all"] = len(state.query("SELECT word FROM words", [], Word))
+        op["word"] = (state.one("SELECT word FROM words WHERE word = %s", [op["word"]], row=Word) or op)[
+            "word"
+        ]
+
+    with scenario(an_app(ask), database_url) as story:
+        story.block(story.send("o", word="a"), story.send("o", word="b"))
+        story.expect(ops=[{"word": "a", "all": 1}, {"word": "b", "all": 2}])
 
 
 def test_several_apps_with_heights_and_confirmations(database_url: str) -> None:

@@ -7,13 +7,15 @@ function was imported. What the look cannot follow is caught when it runs (`virt
 
 import ast
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from io import IOBase
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from virtualchain.app.code import Code, closure_of
+from virtualchain.app.code import Code, closure_of, package
 from virtualchain.app.contract import Contract
 from virtualchain.app.lint.names import (
     UNKNOWN,
@@ -25,7 +27,16 @@ from virtualchain.app.lint.names import (
     member,
     module_named,
 )
-from virtualchain.app.lint.rules import FLOATS, NEEDS_ARGUMENTS, SET_ORDER, STATE, TIME_ZONE, Rule
+from virtualchain.app.lint.rules import (
+    FLOATS,
+    HASH,
+    INJECTION,
+    NEEDS_ARGUMENTS,
+    SET_ORDER,
+    STATE,
+    TIME_ZONE,
+    Rule,
+)
 from virtualchain.app.lint.sets import SetOrder
 from virtualchain.app.source import Function, Sources
 from virtualchain.errors import InvalidApp
@@ -40,6 +51,12 @@ _CHANGES: Final = frozenset(
     """.split()
 )
 """Methods that change what they are called on."""
+_STATEMENTS: Final = frozenset({"execute", "one", "query"})
+"""Methods that take a statement."""
+_STATE: Final = frozenset({"db_state", "state"})
+"""What the state is called."""
+_DATETIME_ZONE: Final = 8
+"""With so many arguments, `datetime` has a time zone."""
 _TIME_ZONE_AT: Final = {"datetime.datetime.fromtimestamp": 1}
 """Methods that are allowed with a time zone, and the place of that argument."""
 
@@ -95,7 +112,7 @@ def look(contract: Contract) -> list[Finding]:
         tree = sources.function(function)
         if tree is not None:
             owner = owners.get(function) if contract.get_state is None else None
-            for finding in _Look(function, tree, index, owner).findings():
+            for finding in _Look(function, tree, index, sources, owner).findings():
                 findings.setdefault((finding.file, finding.line), finding)
     return sorted(findings.values(), key=lambda each: (each.file, each.line))
 
@@ -103,13 +120,24 @@ def look(contract: Contract) -> list[Finding]:
 class _Look:
     """Looks at one function; `owner` is the app's object that it is a method of, if it is one's callback."""
 
-    def __init__(self, function: FunctionType, tree: Function, index: Index, owner: object) -> None:
+    def __init__(
+        self,
+        function: FunctionType,
+        tree: Function,
+        index: Index,
+        sources: Sources,
+        owner: object,
+        callers: tuple[FunctionType, ...] = (),
+    ) -> None:
         self._function = function
         self._tree = tree
         self._index = index
+        self._sources = sources
+        self._callers = callers or (function,)
         self._globals: Mapping[str, Any] = function.__globals__
         self._closure = closure_of(function)
         self._local = _local_names(tree)
+        self._defaults = _mutable_defaults(function, tree)
         self._imported = _imports(tree)
         parameters = tree.args.posonlyargs + tree.args.args
         self._self = parameters[0].arg if owner is not None and parameters else None
@@ -132,6 +160,7 @@ class _Look:
             yield from (self._finding(SET_ORDER, what, at) for what, at in order.at(node))
             yield from self._changes(node)
             yield from self._inexact(node)
+            yield from self._calls(node)
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
                 hit, rest = self._follow(node)
                 enough = None if hit is None else NEEDS_ARGUMENTS.get(hit.name)
@@ -197,6 +226,8 @@ class _Look:
             return self._owner
         if name in self._imported:
             return _imported_value(self._imported[name])
+        if name in self._defaults:
+            return self._defaults[name]
         if name in self._local:
             return UNKNOWN
         if name in self._closure:
@@ -208,7 +239,22 @@ class _Look:
         value = self._meaning(node)
         if isinstance(value, Instance):
             return issubclass(value.of, set | frozenset)
+        if isinstance(node, ast.Call):
+            return self._returns_set(self._meaning(node.func))
         return isinstance(value, set | frozenset) and not all(isinstance(each, int) for each in value)
+
+    def _returns_set(self, function: object) -> bool:
+        """Return whether a function of the app's own returns a set."""
+        function = function.__func__ if isinstance(function, MethodType) else function
+        if not isinstance(function, FunctionType) or function in self._callers:
+            return False
+        if package(function.__module__) != package(self._function.__module__):
+            return False
+        tree = self._sources.function(function)
+        if not isinstance(tree, ast.FunctionDef):
+            return False
+        called = _Look(function, tree, self._index, self._sources, None, (*self._callers, function))
+        return SetOrder(tree, called._is_set).returns_set()
 
     def _is_zoned(self, call: ast.Call) -> bool:
         """Return whether a call has the time zone without which it would be a mistake."""
@@ -219,6 +265,54 @@ class _Look:
         return place is not None and (
             len(call.args) > place or any(each.arg == "tz" for each in call.keywords)
         )
+
+    # What is called
+
+    def _calls(self, node: ast.AST) -> Iterator[Finding]:
+        """Yield calls that are wrong by what they are called on, or with."""
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Call() as made, attr="timestamp")) if self._meaning(
+                made.func
+            ) is datetime and not _has_zone(made):
+                yield self._finding(TIME_ZONE, f"{ast.unparse(node.func)} of a time without a zone", node)
+            case ast.Call(func=ast.Attribute(attr="__hash__")) if self._function.__name__ != "__hash__":
+                yield self._finding(HASH, ast.unparse(node.func), node)
+            case ast.Call(func=ast.Attribute(value=owner, attr="set")) if isinstance(
+                self._meaning(owner), ContextVar
+            ):
+                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
+            case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[owner, *_]) if self._is_lasting(
+                owner
+            ):
+                yield self._finding(STATE, f"changing {ast.unparse(owner)}", node)
+            case ast.Call() if self._keeps_answers(node):
+                yield self._finding(STATE, f"remembering {ast.unparse(node)}", node)
+            case ast.Call(func=ast.Attribute(attr=method), args=[statement, *_]) if method in _STATEMENTS:
+                for value in self._inserted(statement):
+                    yield self._finding(INJECTION, ast.unparse(value), statement)
+
+    def _keeps_answers(self, call: ast.Call) -> bool:
+        """Return whether a function is passed the state and remembers its results."""
+        passes_state = any(isinstance(each, ast.Name) and each.id in _STATE for each in call.args)
+        return passes_state and hasattr(self._meaning(call.func), "cache_parameters")
+
+    def _inserted(self, statement: ast.expr) -> Iterator[ast.expr]:
+        """Yield the fields of ops and rows that are put into the text of a statement."""
+        match statement:
+            case ast.JoinedStr(values=parts):
+                inserted = [part.value for part in parts if isinstance(part, ast.FormattedValue)]
+            case ast.BinOp(left=left, op=ast.Add() | ast.Mod(), right=right):
+                inserted = [left, right]
+            case ast.Call(func=ast.Attribute(attr="format"), args=arguments, keywords=named):
+                inserted = [*arguments, *(each.value for each in named)]
+            case _:
+                return
+        for node in (each for part in inserted for each in ast.walk(part)):
+            match node:
+                case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str())) if (
+                    name in self._local
+                ):
+                    yield node
 
     def _inexact(self, node: ast.AST) -> Iterator[Finding]:
         """Yield what depends on the machine although no name says so."""
@@ -313,6 +407,26 @@ def _local_names(tree: Function) -> set[str]:
             case ast.Global(names=names) | ast.Nonlocal(names=names):
                 declared |= set(names)
     return bound - declared
+
+
+def _mutable_defaults(function: FunctionType, tree: Function) -> dict[str, object]:
+    """Return the lists, dicts and the like that parameters have by default, if they are never bound again."""
+    plain = [each.arg for each in tree.args.posonlyargs + tree.args.args]
+    defaults = dict(zip(reversed(plain), reversed(function.__defaults__ or ()), strict=False))
+    defaults |= function.__kwdefaults__ or {}
+    stored = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name) and not _is_load(each)}
+    return {
+        name: value for name, value in defaults.items() if isinstance(value, _MUTABLE) and name not in stored
+    }
+
+
+def _is_load(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
+
+
+def _has_zone(call: ast.Call) -> bool:
+    """Return whether a call of `datetime` has a zone."""
+    return len(call.args) >= _DATETIME_ZONE or any(each.arg in {"tzinfo", None} for each in call.keywords)
 
 
 def _imports(tree: Function) -> dict[str, tuple[str, str | None]]:

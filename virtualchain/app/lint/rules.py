@@ -6,6 +6,7 @@ text: nothing is imported here.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 PAGE: Final = "docs/mistakes.md"
@@ -77,7 +78,7 @@ NETWORK: Final = Rule(
     "put what the rules need into the payload, or into the tables by an op of its own",
     names=_words(
         "ftplib.* http.client.* imaplib.* poplib.* smtplib.* socket.* socketserver.* ssl.* urllib.request.* "
-        "xmlrpc.client.* aiohttp.* httpx.* requests.* urllib3.*"
+        "xmlrpc.client.* aiohttp.* asyncpg.* httpx.* psycopg.connect psycopg2.connect requests.* urllib3.*"
     ),
     events=_words(
         "ftplib. http.client. imaplib. nntplib. poplib. smtplib. socket. telnetlib. urllib. webbrowser."
@@ -117,9 +118,10 @@ ENVIRONMENT: Final = Rule(
     "write the value into the code; what the rules need is part of the app's version",
     names=_words(
         """
-        builtins.input os.cpu_count os.environ os.environb os.getcwd os.getenv os.getenvb os.getloadavg
-        os.getlogin os.getpid os.getppid os.getuid os.uname platform.* resource.* sys.argv
-        sys.getallocatedblocks sys.getrecursionlimit sys.getrefcount sys.getsizeof sys.platform sys.stdin
+        builtins.input gc.* os.cpu_count os.environ os.environb os.getcwd os.getenv os.getenvb os.getloadavg
+        os.getlogin os.getpid os.getppid os.getuid os.uname platform.* resource.* sys.argv sys.flags
+        sys.getallocatedblocks sys.getrecursionlimit sys.getrefcount sys.getsizeof sys.hexversion
+        sys.implementation sys.modules sys.path sys.platform sys.stdin sys.version sys.version_info
         """
     ),
     events=_words("builtins.input os.putenv os.unsetenv"),
@@ -152,8 +154,19 @@ NATIVE: Final = Rule(
     "native-code",
     "calls code of the machine, which may be another version on another one",
     "write the rule in Python, or in a package whose version the app's own names",
-    names=_words("ctypes.* cffi.*"),
+    names=_words("bz2.compress cffi.* ctypes.* gzip.compress lzma.compress zlib.compress zlib.compressobj"),
     events=_words("ctypes."),
+)
+FOREIGN_CODE: Final = Rule(
+    "foreign-code",
+    "runs what it is passed as code, which may be a stranger's",
+    "read the payload byte by byte, with struct, or with virtualchain.parse_json",
+    names=_words(
+        """
+        builtins.eval builtins.exec dill.* marshal.load marshal.loads pickle.Unpickler pickle.load
+        pickle.loads yaml.load yaml.unsafe_load
+        """
+    ),
 )
 HASH: Final = Rule(
     "hash",
@@ -190,10 +203,15 @@ SET_ORDER: Final = Rule(
     "takes the elements of a set in an order that differs with each process",
     "use sorted(…), or a list or dict instead of the set",
 )
+INJECTION: Final = Rule(
+    "injection",
+    "becomes part of the statement, so that its author can change what the statement does",
+    "write %s in its place, and pass the value as a parameter",
+)
 STATE: Final = Rule(
     "state",
     "keeps state outside of the tables, which a restart loses and a rollback does not undo",
-    "keep it in a table of the projections; remember what a function computes with functools.cache",
+    "keep it in a table of the projections (functools.cache is for what follows from plain values alone)",
 )
 
 RULES: Final = (
@@ -206,12 +224,13 @@ RULES: Final = (
     LOCALE,
     THREADS,
     NATIVE,
+    FOREIGN_CODE,
     HASH,
     FLOATS,
 )
 """Those that are about what code names or does; the first that fits counts."""
 
-NEEDS_ARGUMENTS: Final = {"time.asctime": 1, "time.gmtime": 1, "time.strftime": 2}
+NEEDS_ARGUMENTS: Final = MappingProxyType({"time.asctime": 1, "time.gmtime": 1, "time.strftime": 2})
 """What reads the clock only if it is called with fewer arguments: of the code, only such a call is found."""
 HARMLESS: Final = frozenset(
     _words(

@@ -7,7 +7,7 @@ from typing import Final
 from virtualchain.app.source import Function
 
 _ORDERED: Final = frozenset(
-    {"enumerate", "filter", "iter", "list", "map", "next", "repr", "str", "tuple", "zip"}
+    {"ascii", "enumerate", "filter", "format", "iter", "list", "map", "next", "repr", "str", "tuple", "zip"}
 )
 """Builtins that keep the order of what they get."""
 _BY_KEY: Final = frozenset({"max", "min", "sorted"})
@@ -25,6 +25,7 @@ class SetOrder:
     """Finds the places; `is_set` says whether a name or a call is a set for reasons beyond the function."""
 
     def __init__(self, tree: Function, is_set: Callable[[ast.expr], bool]) -> None:
+        self._tree = tree
         self._is_known_set = is_set
         self._locals: set[str] = set()
         assigned: dict[str, list[ast.expr | None]] = {}
@@ -61,6 +62,8 @@ class SetOrder:
             case ast.List(elts=parts, ctx=ast.Load()) | ast.Tuple(elts=parts, ctx=ast.Load()):
                 if any(isinstance(part, ast.Starred) and self._is_set(part.value) for part in parts):
                     yield ast.unparse(node), node
+            case ast.FormattedValue(value=source) if self._is_set(source):
+                yield f"the text of {ast.unparse(source)}", node
             case ast.Call() if self._keeps_order(node):
                 yield ast.unparse(node), node
 
@@ -75,7 +78,14 @@ class SetOrder:
                 return self._is_set(owner)
             case ast.Call(func=ast.Attribute(attr=method), args=[source, *_]) if method in _ORDERED_METHODS:
                 return self._is_set(source)
+            case ast.Call(func=ast.Name(id="reduce") | ast.Attribute(attr="reduce"), args=[_, source, *_]):
+                return self._is_set(source)
         return False
+
+    def returns_set(self) -> bool:
+        """Return whether the function returns a set, and nothing else."""
+        returned = [node.value for node in ast.walk(self._tree) if isinstance(node, ast.Return)]
+        return bool(returned) and all(value is not None and self._is_set(value) for value in returned)
 
     def _is_set(self, node: ast.expr) -> bool:
         match node:
@@ -83,19 +93,24 @@ class SetOrder:
                 return not all(
                     isinstance(each, ast.Constant) and isinstance(each.value, int) for each in elements
                 )
-            case ast.SetComp():
-                return True
             case ast.BinOp(left=left, right=right, op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
                 return any(self._is_set(each) or _is_view(each) for each in (left, right))
             case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _SET_METHODS:
                 return self._is_set(owner)
-            case ast.Name(id=name) if name in self._locals:
-                return True
-        return self._is_known_set(node)
+        is_named = isinstance(node, ast.Name) and node.id in self._locals
+        return is_named or isinstance(node, ast.SetComp) or self._is_known_set(node)
 
 
 def _has_key(call: ast.Call) -> bool:
-    return any(each.arg == "key" for each in call.keywords)
+    """Return whether a call has a key that does not name the element itself to tell equal ones apart."""
+    return any(each.arg == "key" and not _tells_apart(each.value) for each in call.keywords)
+
+
+def _tells_apart(key: ast.expr) -> bool:
+    match key:
+        case ast.Lambda(args=ast.arguments(args=[ast.arg(arg=element)]), body=ast.Tuple(elts=parts)):
+            return any(isinstance(part, ast.Name) and part.id == element for part in parts)
+    return False
 
 
 def _is_view(node: ast.expr) -> bool:
