@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -239,9 +240,10 @@ def follow(node: str, way: str, database: str) -> None:
         return
     name, _, publisher = way.partition(" tcp://")
     zmq = f"tcp://{publisher}" if publisher else None
-    builder.first_block_id = 1
+    app = copy(builder)  # which other users of this process have, too
+    app.first_block_id = 1
     source = open_source(node, rest=name != "RPC", zmq=zmq)
-    with StateEngine(builder, database=database, source=source, confirmations=0) as engine:
+    with StateEngine(app, database=database, source=source, confirmations=0) as engine:
 
         def stop() -> None:
             sys.stdin.read()

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -143,6 +144,7 @@ def sync(
     def count(progress: Progress) -> None:
         inputs.append(progress.inputs)
 
+    app = copy(app)  # which other users of this process have, too
     app.first_block_id = first
     with StateEngine(
         app, database=database, source=source, confirmations=0, verify=verify, on_block=count
