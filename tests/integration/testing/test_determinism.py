@@ -13,7 +13,7 @@ import pytest
 from tests.support.engine_app import Questions
 from virtualchain import App, State
 from virtualchain.errors import UsageError
-from virtualchain.testing import check_determinism
+from virtualchain.testing import check_determinism, determinism
 from virtualchain.testing.database import DatabaseServer, other_version
 from virtualchain.testing.determinism import Undetermined
 
@@ -26,6 +26,12 @@ def other_url(database_server: DatabaseServer) -> Iterator[str | None]:
     """Run a server of another version for all tests of this file, if there is one."""
     with other_version(database_server) as other:
         yield None if other is None else other.url
+
+
+@pytest.fixture(autouse=True)
+def _fewer_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send half as many hostile inputs: which ones there are is tested elsewhere."""
+    monkeypatch.setattr(determinism, "_MOST_CASES", 120)
 
 
 def an_app(
