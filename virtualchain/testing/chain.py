@@ -232,6 +232,7 @@ class ChainBuilder:
             subsidy(self.network, height) + fees,
             b"virtualchain %d" % self._mined,
             bits,
+            self.network,
         )
         self._mined += 1
         self._wallet.add_coinbase(coinbase)
