@@ -184,7 +184,7 @@ class Block:
     header: bytes
     """80 bytes, on every chain."""
     auxpow: bytes = field(default=b"", repr=False, compare=False)
-    """What follows it on a chain that is mined together with others, until it is checked: it is not stored."""
+    """What follows it on a chain that is mined together with others, until it is checked; not stored."""
 
 
 class TxIn(NamedTuple):

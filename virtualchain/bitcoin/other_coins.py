@@ -230,7 +230,7 @@ _DOGECOIN: Final = (
         legacy_versions=(1, 2),
         auxpow_index_is_zero=True,
         spacing=60,
-        confirmations=40,
+        confirmations=20,
         largest_amount=10_000_000_000 * _COIN,
     ),
     Network(
@@ -259,7 +259,7 @@ _DOGECOIN: Final = (
         legacy_versions=(1, 2),
         auxpow_index_is_zero=True,
         spacing=60,
-        confirmations=40,
+        confirmations=20,
         largest_amount=10_000_000_000 * _COIN,
     ),
     Network(
@@ -287,7 +287,7 @@ _DOGECOIN: Final = (
         legacy_versions=(1, 2),
         auxpow_index_is_zero=True,
         spacing=1,
-        confirmations=40,
+        confirmations=20,
         largest_amount=10_000_000_000 * _COIN,
     ),
 )
