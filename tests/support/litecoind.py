@@ -16,9 +16,9 @@ BEFORE_MWEB = 431
 
 def program() -> Path:
     """Find litecoind, by the variable LITECOIND or where Debian has it; without one, skip, except in CI."""
-    found = Path(os.environ.get("LITECOIND", _PROGRAM))
-    if found.is_file():
-        return found
+    named = Path(os.environ.get("LITECOIND", _PROGRAM))
+    if named.is_file():
+        return named
     reason = "no litecoind: install Debian's, or name one in the environment variable LITECOIND"
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (in CI these tests must run)")

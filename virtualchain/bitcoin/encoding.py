@@ -3,7 +3,7 @@
 A header with an AuxPoW goes on with that after its 80 bytes, in answers, in files, and in front of a block's
 transactions. On Litecoin, the last transaction of a block may be the HogEx, with a flag of its own, after
 which the MWEB block follows; unconfirmed transactions have the same flag if they hold MWEB data. None of that
-enters an id. What is taken away is not kept: the plain form is the same whatever a node was told to serve.
+enters an id. What is taken away is not kept: the plain form is the same whatever a node is set to serve.
 """
 
 from array import array

@@ -40,12 +40,12 @@ def blocks(coin: str) -> list[tuple[bytes, dict[str, Any]]]:
 
 def framed(raw: bytes) -> list[bytes]:
     """Split the content of a file like `blk*.dat`."""
-    found, at = [], 0
+    records, at = list[bytes](), 0
     while at < len(raw):
         size = int.from_bytes(raw[at + 4 : at + 8], "little")
-        found.append(raw[at + 8 : at + 8 + size])
+        records.append(raw[at + 8 : at + 8 + size])
         at += 8 + size
-    return found
+    return records
 
 
 @pytest.mark.parametrize("coin", COINS)
@@ -90,9 +90,9 @@ def require_same(raw: bytes, tx: dict[str, Any], net: Network) -> None:
 @pytest.mark.parametrize("coin", COINS)
 def test_transactions_are_what_explorers_say(coin: str) -> None:
     """Unconfirmed ones with MWEB data have the ids of what is left without them."""
-    found = json.loads(shared(f"chains/{coin}/txs.json").read_text())
-    assert len(found) >= 2
-    for tx in found:
+    recorded = json.loads(shared(f"chains/{coin}/txs.json").read_text())
+    assert len(recorded) >= 2
+    for tx in recorded:
         net = network_of(tx)
         plain = plain_transaction(bytes.fromhex(tx["hex"]), net)
         assert (plain is None) == (tx["flags"] == 8 and not tx.get("vout") and not tx.get("vin"))

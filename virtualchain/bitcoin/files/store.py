@@ -315,7 +315,7 @@ class BlockStore:
         return self.plain(number)[start : start + length]
 
     def start(self, number: int, length: int) -> bytes:
-        """Read the 80 bytes of a block's header, and `length` bytes behind it and its AuxPoW."""
+        """Read the 80 bytes of a block's header, and `length` bytes after it and its AuxPoW."""
         if self.network.auxpow_chain_id is None:
             return self.part(number, 0, HEADER_SIZE + length)
         header = self.header(number, _UNKNOWN)

@@ -509,7 +509,7 @@ class NodeSource:
             raise MissingData(
                 f"the node lacks block {block_hash} or what it spends: {error}. A pruned node does not have "
                 "everything, nor does one that loaded a snapshot of the UTXO set, or any before Core 23: "
-                "use a node with the whole chain"
+                "use a node with the whole chain; one of another coin needs -txindex=1 for what blocks spend"
             ) from error
         except MalformedBlock as error:
             raise MalformedBlock(f"block {block_hash} from {self._url}: {error}") from error
@@ -536,7 +536,7 @@ def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
 def _find_network(url: NodeUrl, chain: object, genesis_hash: object, requested: Network | None) -> Network:
     """Find the network that a node's answers fit: names like `main` and `regtest` are those of many coins.
 
-    Bitcoin's regtest and Namecoin's cannot be told apart: it is the requested one, or else Bitcoin's.
+    Bitcoin's regtest and Namecoin's look the same: it is the requested one, or else Bitcoin's.
     """
     if not isinstance(chain, str):
         raise ValueError(f"{quoted(chain)} is not the name of a network")  # noqa: TRY004 one error for all answers
