@@ -1,0 +1,212 @@
+"""Scans of block files: the bytes of an export, whoever scans what, and whatever ends in between."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dask
+import pytest
+from dask.distributed import LocalCluster
+
+from tests.unit.bitcoin.files.writing import KEY, append, frame, write_blocks, write_undo
+from virtualchain import StateEngine
+from virtualchain.bitcoin.files.source import open_blocks
+from virtualchain.errors import NodeError, UsageError
+from virtualchain.loading import load_app
+from virtualchain.testing import ChainBuilder
+from virtualchain.testing.database import DatabaseServer
+from virtualchain.transfer.exporting import export
+from virtualchain.transfer.importing import import_tape
+from virtualchain.transfer.manifest import read_manifest
+from virtualchain.transfer.parts import Searches
+from virtualchain.transfer.scanning import PARTS, Progress, Request, Scanned, scan
+
+APPS = '''
+import os
+import signal
+from pathlib import Path
+
+from virtualchain import App
+from virtualchain.bitcoin.payload import runestone
+
+HERE = Path(__file__).parent
+
+
+def find(outputs):
+    """End the process if the test says so; otherwise find what follows OP_RETURN and a push."""
+    scripts = [bytes.fromhex(output["script_pubkey"]) for output in outputs]
+    for script in scripts:
+        if script[:1] == b"j" and script[2:].startswith(b"id!deadly") and (HERE / "deadly").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if script[:1] == b"j" and script[2:].startswith(b"id!deadly") and (HERE / "once").exists():
+            (HERE / "once").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return next((script[2:] for script in reversed(scripts) if script[:1] == b"j"), None)
+
+
+own = App("own", magic=b"id", payload_rule=find)
+own.add(b"!", parse=lambda payload: {"text": payload.hex()})
+aged = App("aged", magic=b"st", needs=["height"])
+aged.add(b"o", parse=lambda payload, senders: {"height": senders[0]["height"]})
+TABLE = "CREATE TABLE held (txid text, vout integer, PRIMARY KEY (txid, vout))"
+tracking = App("tracking", magic=b"tr", projections=TABLE, tracks="held")
+tracking.add(b"o", parse=lambda payload: {})
+tracking.spend(type("Spend", (), {"parse": lambda self, payload: {}}))
+'''
+
+
+@dataclass(frozen=True)
+class Story:
+    """Block files, what a sync and an export make of them, and the scan that shall make the same."""
+
+    folder: Path
+    blocks: Path
+    export: Path
+    url: str
+    request: Request
+
+    def scan(self, out: Path, **options: object) -> Scanned:
+        """Scan into a folder."""
+        return scan(replace(self.request, folder=out, **options))  # type: ignore[arg-type]  # any of its fields
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseServer) -> Iterator[Story]:
+    """Write the files of a node that saw a fork and got blocks out of order, and sync and export them."""
+    folder = tmp_path_factory.mktemp("scan")
+    (folder / "apps.py").write_text(APPS)
+    blocks = folder / "blocks"
+    blocks.mkdir()
+    chain = ChainBuilder()
+    for n in range(12):
+        sent = [chain.send(b"id!%d" % n, sender=f"someone {n}"), chain.send(b"sto%d" % n, sender="bob")]
+        chain.mine([*sent, chain.send(b"id!deadly") if n == 5 else chain.send(b"no!")])
+    chain.mine([chain.send(b"id!stale")])
+    chain.reorg(1, 3, [chain.send(b"id!instead", sender="carol")])
+    stale = next(tip.stored for tip in chain.tree.tips() if tip.branch_length)
+    order = list(chain.tree.chain)
+    files = [order[:40], [*order[40:60], *order[105:108]], [*order[60:105], stale], order[108:]]
+    (blocks / "xor.dat").write_bytes(KEY)
+    for n, each in enumerate(files):
+        write_blocks(blocks / f"blk{n:05}.dat", chain, each, KEY)
+        write_undo(blocks / f"rev{n:05}.dat", chain, each, KEY)
+    # The node is writing: half a block, in room that it has reserved.
+    half = frame(chain.network, order[-1].raw)[:120]
+    append(blocks / "blk00003.dat", half, KEY)
+    uses = [f"{folder}/apps.py:{name}" for name in ("own", "aged")]
+    url = database_server.clone()
+    apps = [load_app(use) for use in uses]
+    with StateEngine(*apps, database=url, source=open_blocks(blocks), confirmations=2) as engine:
+        engine.build()
+    export(url, folder / "export", what=["tape"])
+    request = Request(blocks, folder, Searches(tuple(uses)), confirmations=2)
+    yield Story(folder, blocks, folder / "export", url, request)
+    database_server.drop(url)
+
+
+def test_a_scan_has_the_bytes_of_an_export(story: Story, tmp_path: Path) -> None:
+    """One worker, or three of which one is killed: nothing differs but what follows from apps' states."""
+    one = story.scan(tmp_path / "one")
+    (story.folder / "once").touch()
+    three = story.scan(tmp_path / "three", workers=3)
+    assert not (story.folder / "once").exists()
+    assert three.sha256 == one.sha256
+    exported = read_manifest(story.export)
+    assert replace(one.manifest, apps=exported.apps) == exported
+    for name in ("blocks.parquet", "inputs.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (story.export / name).read_bytes()
+        assert (tmp_path / "three" / name).read_bytes() == (story.export / name).read_bytes()
+    names = ["blocks.parquet", "inputs.parquet", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
+
+
+def test_what_was_scanned_is_imported_and_advanced(
+    story: Story, tmp_path: Path, empty_database_url: str, story_apps: list[object]
+) -> None:
+    """The apps reach the same digests as those of the sync, without files and without a node."""
+    story.scan(tmp_path / "scan")
+    import_tape(empty_database_url, tmp_path / "scan")
+    with closing(open_blocks(story.blocks)) as source:
+        with StateEngine(*story_apps, database=empty_database_url, source=source, confirmations=2) as engine:
+            engine.build()
+        export(empty_database_url, tmp_path / "again", what=["tape", "ops", "snapshots"])
+    export(story.url, tmp_path / "synced", what=["tape", "ops", "snapshots"])
+    assert (tmp_path / "again" / "snapshots.parquet").read_bytes() == (
+        tmp_path / "synced" / "snapshots.parquet"
+    ).read_bytes()
+
+
+@pytest.fixture
+def story_apps(story: Story) -> list[object]:
+    """Return the apps of the story."""
+    return [load_app(use) for use in story.request.searches.apps]
+
+
+def test_a_dask_cluster_that_loses_a_worker(story: Story, tmp_path: Path) -> None:
+    """Two workers of a cluster, of which one is killed while it scans, write the same bytes."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        (story.folder / "once").touch()
+        done = story.scan(tmp_path / "dask", dask=cluster.scheduler_address)
+        assert not (story.folder / "once").exists()
+    assert done.manifest.files == read_manifest(story.export).files
+
+
+def test_a_deadly_file_is_named_and_the_rest_is_kept(story: Story, tmp_path: Path) -> None:
+    """A file that ends every process is given up; the next scan goes on with it alone."""
+    (story.folder / "deadly").touch()
+    with pytest.raises(
+        NodeError, match=r"blk00001\.dat was not scanned: 3 processes ended over it.* signal 9"
+    ):
+        story.scan(tmp_path / "out")
+    (story.folder / "deadly").unlink()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / PARTS).glob("*.arrow")}
+    assert any(name.startswith("blk00000-") for name in kept)
+    seen: list[Progress] = []
+    done = scan(replace(story.request, folder=tmp_path / "out"), on_file=seen.append)
+    assert seen[0].files == len(kept)
+    assert done.manifest.files == read_manifest(story.export).files
+
+
+def test_other_searches_do_not_take_the_parts_that_are_there(story: Story, tmp_path: Path) -> None:
+    """A part belongs to one chain and one set of searches."""
+    stop = Progress(1, 4, 0, 0)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.files == stop.files:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(replace(story.request, folder=tmp_path / "out"), on_file=interrupt)
+    seen: list[Progress] = []
+    other = replace(story.request, folder=tmp_path / "out", searches=Searches(magics=("6964",)))
+    done = scan(other, on_file=seen.append)
+    assert seen[0].files == 0
+    assert [(row.magic, row.rule) for row in done.manifest.coverage] == [(b"id", "last_op_return")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"searches": Searches()}, "name what to scan for"),
+        ({"searches": Searches(magics=("xy",))}, "write the magic in hex"),
+        ({"searches": Searches(magics=("6964:mine",))}, "there is no rule 'mine'"),
+        ({"searches": Searches(magics=("",))}, "needs a magic"),
+        ({"first": 5000}, "there is no block to scan from 5000"),
+        ({"dask": "tcp://127.0.0.1:1"}, "there is no Dask scheduler"),
+    ],
+)
+def test_wrong_requests(story: Story, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    """Each is refused with what to do."""
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
+        pytest.raises(UsageError, match=message),
+    ):
+        story.scan(tmp_path / "out", **options)
+
+
+def test_an_app_that_tracks_outputs_is_refused(story: Story, tmp_path: Path) -> None:
+    """What it sees depends on its state."""
+    searches = Searches((f"{story.folder}/apps.py:tracking",))
+    with pytest.raises(UsageError, match="app tracking tracks outputs"):
+        story.scan(tmp_path / "out", searches=searches)
