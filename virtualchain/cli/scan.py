@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "magics",
     multiple=True,
     metavar="MAGIC[:RULE]",
-    help="Also look for this magic (hex), by a payload rule as a manifest's coverage names it. Can be repeated.",
+    help="Also look for this magic (hex), by the default rule or another shipped one. Can be repeated.",
 )
 @click.option("--from", "first", type=BLOCK_ID, metavar="BLOCK", help="Begin here. Default: the apps' first.")
 @click.option("--to", "last", type=BLOCK_ID, metavar="BLOCK", help="End here. Default: the stable tip.")
@@ -52,9 +52,9 @@ def scan(
     workers: int | None,
     dask: str | None,
 ) -> None:
-    """Write the tape of block files as an export, without a database or a node.
+    """Write the tape of block files as an export, by many processes.
 
-    Each of the files that --blocks names is scanned on its own, by one of several processes. The result is
+    It takes neither a database nor a node. Each of the files that --blocks names is scanned on its own, by one of several processes. The result is
     the same whatever their number. A scan that was interrupted goes on when it is started again.
     `virtualchain import` loads the result.
     """
@@ -88,7 +88,9 @@ def scan(
     )
     manifest = done.manifest
     inputs = manifest.file("inputs")
-    assert manifest.first and manifest.last and inputs, "a scan has blocks and inputs"
+    assert manifest.first is not None, "a scan has a block"
+    assert manifest.last is not None, "a scan has a block"
+    assert inputs is not None, "a scan writes this file"
     if options.settings.json:
         write_json({"folder": str(folder), "manifest_sha256": done.sha256, "manifest": manifest.as_dict()})
         return

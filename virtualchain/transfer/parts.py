@@ -9,13 +9,12 @@ import hashlib
 import json
 import os
 import pickle
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from virtualchain.app.declarations import read_contract
@@ -32,6 +31,9 @@ from virtualchain.errors import UsageError
 from virtualchain.loading import load_app
 from virtualchain.model import Block, Input, Json, SenderLevel, Verification, Watch
 from virtualchain.transfer.files import INPUT_COLUMNS, Row, arrow_type, row_size
+
+if TYPE_CHECKING:
+    from array import array
 
 FORMAT: Final = 1
 """Of parts; another one is never taken."""
