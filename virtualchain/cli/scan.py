@@ -54,9 +54,9 @@ def scan(
 ) -> None:
     """Write the tape of block files as an export, by many processes.
 
-    It takes neither a database nor a node. Each of the files that --blocks names is scanned on its own, by one of several processes. The result is
-    the same whatever their number. A scan that was interrupted goes on when it is started again.
-    `virtualchain import` loads the result.
+    It takes neither a database nor a node. Each of the files that --blocks names is scanned on its own, by
+    one of several processes; the result is the same whatever their number. A scan that was interrupted goes
+    on when it is started again. `virtualchain import` loads the result.
     """
     from virtualchain.bitcoin.networks import network
     from virtualchain.transfer.parts import Searches

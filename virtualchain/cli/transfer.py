@@ -1,5 +1,6 @@
 """The commands that move a deployment from one database to another: export and import."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -75,9 +76,15 @@ def export(
 
 @click.command("import", cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many processes check the rows. Default: as many as this machine has cores.",
+)
 @wait_option
 @pass_options
-def import_(options: Options, folder: Path, wait: bool) -> None:
+def import_(options: Options, folder: Path, workers: int | None, wait: bool) -> None:
     """Load the tape of an export into the database.
 
     FOLDER is an export made by `virtualchain export`. The database may be empty; blocks that it already has
@@ -93,7 +100,9 @@ def import_(options: Options, folder: Path, wait: bool) -> None:
         def on_block(block: "Block", inputs: int, last: int) -> None:
             reporter.block(Progress(block, inputs, last))
 
-        done = import_tape(url, folder, wait=wait, on_block=on_block)
+        done = import_tape(
+            url, folder, wait=wait, workers=workers or len(os.sched_getaffinity(0)), on_block=on_block
+        )
     if options.settings.json:
         write_json(
             {

@@ -28,7 +28,7 @@ from virtualchain.engine.planner import require_chain
 from virtualchain.errors import MalformedBlock, MissingData, UsageError
 from virtualchain.model import Block, SenderLevel, Verification
 from virtualchain.store.tape import Covered
-from virtualchain.transfer.crew import name_of, scan_by_dask, scan_here
+from virtualchain.transfer.cluster import scan_by_dask, scan_here
 from virtualchain.transfer.files import require_library
 from virtualchain.transfer.joining import join_blocks, join_inputs
 from virtualchain.transfer.manifest import NAME, BlockRef, Manifest, write_manifest
@@ -240,9 +240,7 @@ def _scan_missing(
     else:
         # Without undo data, each process would read all blocks to know what transactions spend.
         workers = request.workers if plan.store.has_undo else 1
-        finished = scan_here(
-            missing, workers, lambda job, how: say(f"a worker ended {how}: {name_of(job)} is scanned again")
-        )
+        finished = scan_here(missing, workers, say)
     with closing(finished):
         for job in finished:
             done, size = done + 1, size + sizes[job.file]
