@@ -82,14 +82,19 @@ def export(
     metavar="N",
     help="How many processes check the rows. Default: as many as this machine has cores.",
 )
+@click.option(
+    "--unchecked",
+    is_flag=True,
+    help="Take the inputs as they are, in a fraction of the time: for files that you made yourself.",
+)
 @wait_option
 @pass_options
-def import_(options: Options, folder: Path, workers: int | None, wait: bool) -> None:
+def import_(options: Options, folder: Path, workers: int | None, unchecked: bool, wait: bool) -> None:
     """Load the tape of an export into the database.
 
-    FOLDER is an export made by `virtualchain export`. The database may be empty; blocks that it already has
-    are skipped. Every file is verified first, and the import happens completely or not at all. It can be
-    repeated. Afterwards, `virtualchain advance` lets the apps process the tape.
+    FOLDER is an export made by `virtualchain export` or `virtualchain scan`. The database may be empty;
+    blocks that it already has are skipped. Every file is verified first, and the import happens completely or
+    not at all. It can be repeated. Afterwards, `virtualchain advance` lets the apps process the tape.
     """
     from virtualchain.engine.options import Progress
     from virtualchain.transfer.importing import import_tape
@@ -101,7 +106,12 @@ def import_(options: Options, folder: Path, workers: int | None, wait: bool) -> 
             reporter.block(Progress(block, inputs, last))
 
         done = import_tape(
-            url, folder, wait=wait, workers=workers or len(os.sched_getaffinity(0)), on_block=on_block
+            url,
+            folder,
+            wait=wait,
+            workers=workers or len(os.sched_getaffinity(0)),
+            is_checked=not unchecked,
+            on_block=on_block,
         )
     if options.settings.json:
         write_json(

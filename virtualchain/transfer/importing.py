@@ -17,7 +17,7 @@ import psycopg
 
 from virtualchain.audit.checking import check_block
 from virtualchain.bitcoin.header import read_header, work
-from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.networks import network
 from virtualchain.errors import DamagedExport, StoreError, UsageError
 from virtualchain.model import Block
 from virtualchain.store.database import connect_writer
@@ -59,9 +59,17 @@ class Imported:
 
 
 def import_tape(
-    url: str, folder: Path, *, wait: bool = False, workers: int = 1, on_block: OnBlock | None = None
+    url: str,
+    folder: Path,
+    *,
+    wait: bool = False,
+    workers: int = 1,
+    is_checked: bool = True,
+    on_block: OnBlock | None = None,
 ) -> Imported:
     """Import the tape of the export in `folder`; `workers` processes check its rows, if there are many.
+
+    Unless `is_checked`, inputs are taken as they are: for files of one's own.
 
     The database must be empty, or follow the same network and hold the export's first block or the one
     before it. Blocks that it already holds are compared and skipped. With `wait`, it waits for another writer
@@ -81,7 +89,7 @@ def import_tape(
             with connection.transaction():
                 if manifest.network is None:
                     return Imported(None, None, None, 0, 0)
-                importer = _Importer(connection, crew, folder, manifest, network(manifest.network))
+                importer = _Importer(connection, crew, folder, manifest, is_checked=is_checked)
                 return importer.run(blocks, inputs, on_block or (lambda *_: None))
         except psycopg.Error as error:
             raise StoreError.from_database(error) from error
@@ -96,21 +104,24 @@ class _Importer:
         crew: Crew[Batch, bytes],
         folder: Path,
         manifest: Manifest,
-        network: Network,
+        *,
+        is_checked: bool,
     ) -> None:
+        assert manifest.network is not None, "it is of a chain"
+        self._network = network(manifest.network)
+        self._is_checked = is_checked
         self._connection = connection
         self._crew = crew
         self._folder = folder
         self._manifest = manifest
-        self._network = network
         self._tape = Tape(connection)
         bound = self._tape.deployment()
-        if bound is not None and bound != (network.name, network.genesis_hash):
+        if bound is not None and bound != (self._network.name, self._network.genesis_hash):
             raise StoreError(
-                f"this database follows {bound[0]}, but {folder} was exported from {network.name}: "
+                f"this database follows {bound[0]}, but {folder} was exported from {self._network.name}: "
                 "import it into another database"
             )
-        self._tape.bind(network.name, network.genesis_hash)
+        self._tape.bind(self._network.name, self._network.genesis_hash)
         tip = self._tape.tip()
         self._tip = None if tip is None else read_header(tip.block_id, tip.header)
         self._pins = self._tape.pins()
@@ -244,7 +255,7 @@ class _Importer:
                 heights = Counter(row[0] for row in few)
                 counts.update({height: count for height, count in heights.items() if height >= start})
                 known = {height: by_id[height] for height in heights if height in by_id}
-                yield Batch(few, known, self._network, start)
+                yield Batch(few, known, self._network, start, self._is_checked)
 
         with self._connection.cursor() as cursor, cursor.copy(_Q["copy_inputs"]) as copy:
             copy.write(COPY_BEGIN)
