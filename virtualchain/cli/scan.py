@@ -52,11 +52,11 @@ def scan(
     workers: int | None,
     dask: str | None,
 ) -> None:
-    """Write the tape of block files as an export, by many processes.
+    """Write the tape of block files, with many cores.
 
-    It takes neither a database nor a node. Each of the files that --blocks names is scanned on its own, by
-    one of several processes; the result is the same whatever their number. A scan that was interrupted goes
-    on when it is started again. `virtualchain import` loads the result.
+    The result is an export, which `virtualchain import` loads. It takes neither a database nor a node. Each
+    of the files that --blocks names is scanned on its own, by one of several processes; the result is the
+    same whatever their number. A scan that was interrupted goes on when it is started again.
     """
     from virtualchain.bitcoin.networks import network
     from virtualchain.transfer.parts import Searches

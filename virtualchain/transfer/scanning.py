@@ -258,9 +258,9 @@ def _coverage(rules: Iterable[tuple[str, str]], first: int) -> tuple[Covered, ..
     return tuple(Covered(magic, rule, first, None) for magic, rule in searches)
 
 
-def _forget_others(parts: Path, wanted: Collection[str]) -> None:
+def _forget_others(parts: Path, needed: Collection[str]) -> None:
     """Remove what an earlier scan left and this one cannot use."""
     for path in parts.iterdir():
-        if path.name not in wanted and path.name != _LOCK:
+        if path.name not in needed and path.name != _LOCK:
             with suppress(OSError):
                 path.unlink()

@@ -83,6 +83,12 @@ def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement.encode()).fetchall()
 
 
+def sync(url: str, blocks: Path, apps: list[object]) -> None:
+    """Take the blocks of files that have two confirmations."""
+    with StateEngine(*apps, database=url, source=open_blocks(blocks), confirmations=2) as engine:
+        engine.build()
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseServer) -> Iterator[Story]:
     """Write the files of a node that saw a fork and got blocks out of order, and sync and export them."""
@@ -109,8 +115,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseSer
     uses = [f"{folder}/apps.py:{name}" for name in ("own", "aged")]
     url = database_server.clone()
     apps = [load_app(use) for use in uses]
-    with StateEngine(*apps, database=url, source=open_blocks(blocks), confirmations=2) as engine:
-        engine.build()
+    sync(url, blocks, apps)
     export(url, folder / "export", what=["tape"])
     request = Request(blocks, folder, Searches(tuple(uses)), confirmations=2)
     yield Story(folder, blocks, folder / "export", url, request)
@@ -147,9 +152,7 @@ def test_what_was_scanned_is_imported(
     import_tape(empty_database_url, tmp_path / "scan", is_checked=False)
     assert rows(database_url, INPUTS) == rows(empty_database_url, INPUTS)
     apps = [load_app(use) for use in story.request.searches.apps]
-    options = {"database": database_url, "source": open_blocks(story.blocks), "confirmations": 2}
-    with StateEngine(*apps, **options) as engine:
-        engine.build()
+    sync(database_url, story.blocks, apps)
     assert rows(database_url, DIGESTS) == rows(story.url, DIGESTS)
 
 
