@@ -39,8 +39,10 @@ def test_scan_import_advance(cli: Commands, inside: Inside, node: ChainBuilder, 
 
 
 def test_json_and_mistakes(inside: Inside, node: ChainBuilder) -> None:
-    """With --json there is one object; each mistake is one line."""
-    printed = json.loads(inside(*SCAN, "--out", "tape", "--magic", "7374", "--json").out)
+    """With --json there is one object, here of a file without undo data; each mistake is one line."""
+    node.save(inside.folder / "chain")
+    file = ("--blocks", "chain", "--network", "regtest")
+    printed = json.loads(inside(*SCAN, *file, "--out", "tape", "--magic", "7374", "--json").out)
     assert printed["manifest"]["blocks"]["last"] == {"block_id": node.height, "hash": node.tip}
     assert printed["folder"] == "tape"
     for arguments, complaint in (

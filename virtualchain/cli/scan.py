@@ -1,13 +1,12 @@
 """The command that scans block files with many processes: scan."""
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
+from virtualchain.cli.options import BLOCK_ID, Command, Options, cores, pass_options
 from virtualchain.cli.output import counted, duration, say, visible, write_json
 from virtualchain.cli.progress import Ticker
 from virtualchain.errors import UsageError
@@ -80,7 +79,7 @@ def scan(
             confirmations=settings.confirmations,
             verify=settings.verify or "merkle",
             senders=settings.senders,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or cores(),
             dask=dask,
         ),
         on_file=_Progress(),

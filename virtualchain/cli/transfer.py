@@ -1,12 +1,11 @@
 """The commands that move a deployment from one database to another: export and import."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
+from virtualchain.cli.options import BLOCK_ID, Command, Options, cores, pass_options, wait_option
 from virtualchain.cli.output import counted, visible, write_json
 from virtualchain.cli.progress import Reporter
 from virtualchain.cli.session import existing_database
@@ -109,7 +108,7 @@ def import_(options: Options, folder: Path, workers: int | None, unchecked: bool
             url,
             folder,
             wait=wait,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or cores(),
             is_checked=not unchecked,
             on_block=on_block,
         )

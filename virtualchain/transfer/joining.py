@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from virtualchain.bitcoin.header import work
+from virtualchain.errors import DamagedExport
 from virtualchain.model import Block
 from virtualchain.transfer.files import (
     BLOCK_COLUMNS,
@@ -105,11 +106,16 @@ class _Part:
 
         if self._next == self._count:
             return False
-        with self._path.open("rb") as file, pa.ipc.open_file(file) as reader:
-            self._count = reader.num_record_batches
-            if self._next == self._count:
-                return False
-            self._batch = reader.get_batch(self._next)
+        try:
+            with self._path.open("rb") as file, pa.ipc.open_file(file) as reader:
+                self._count = reader.num_record_batches
+                if self._next == self._count:
+                    return False
+                self._batch = reader.get_batch(self._next)
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedExport(
+                f"{self._path} cannot be read ({error}): remove it, and start the scan again"
+            ) from error
         self._heights = self._batch.column("block_id").to_pylist()
         self._at = 0
         self._next += 1

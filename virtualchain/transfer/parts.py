@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.files.source import FileSource
@@ -55,8 +56,8 @@ class Searches:
     magics: tuple[str, ...] = ()
     """Each is a magic in hex, and after a colon the rule as a manifest's coverage names it."""
 
-    def watches(self, network: Network) -> list[Watch]:
-        """Return the searches; raises UsageError for an app that needs state, and for a magic in error."""
+    def contracts(self, network: Network) -> list[Contract]:
+        """Load the apps; raises UsageError for one that needs state."""
         contracts = [read_contract(load_app(use)).on(network.name) for use in self.apps]
         for contract in contracts:
             if contract.tracks is not None:
@@ -64,18 +65,17 @@ class Searches:
                     f"app {contract.name} tracks outputs: which transactions it sees follows from its state, "
                     "and a scan has none. Sync it from the same files: virtualchain sync --blocks PATH"
                 )
-        watches = watches_of(contracts)
+        return contracts
+
+    def watches(self, network: Network) -> list[Watch]:
+        """Return the searches; raises UsageError as `contracts` does, and for a magic in error."""
+        watches = watches_of(self.contracts(network))
         known = {(each.magic, each.rule) for each in watches}
         for named in map(_named_watch, self.magics):
             if (named.magic, named.rule) not in known:
                 watches.append(named)
                 known.add((named.magic, named.rule))
         return watches
-
-    def start(self, network: Network) -> int | None:
-        """Return the first block that one of the apps processes; None without an app."""
-        contracts = [read_contract(load_app(use)).on(network.name) for use in self.apps]
-        return min((contract.start for contract in contracts), default=None)
 
 
 def _named_watch(text: str) -> Watch:
@@ -182,9 +182,11 @@ def scan_file(job: Job) -> str:
             file.flush()
             os.fsync(file.fileno())
         writing.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             writing.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is reported with it
         raise
     return job.part
 

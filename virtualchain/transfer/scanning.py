@@ -18,12 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_times, check_work
 from virtualchain.bitcoin.files.index import BlockIndex
 from virtualchain.bitcoin.files.source import FileSource, open_blocks
 from virtualchain.bitcoin.files.store import BlockStore
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import Network
+from virtualchain.engine.options import Options, check_runnable
 from virtualchain.engine.planner import require_chain
 from virtualchain.errors import MalformedBlock, MissingData, UsageError
 from virtualchain.model import Block, SenderLevel, Verification
@@ -96,32 +98,35 @@ def scan(
     if not (request.searches.apps or request.searches.magics):
         raise UsageError("name what to scan for: --app, or --magic")
     source = open_blocks(request.blocks, request.network)
-    with closing(source), _claimed(request.folder) as parts:
+    with closing(source):
+        contracts = request.searches.contracts(source.network)
+        check_runnable(contracts, Options(request.confirmations, request.verify, request.senders))
         rules = rules_of(request.searches.watches(source.network))
-        first, last = _ends(request, source)
+        first, last = _ends(request, source, contracts)
         if not source.store.has_undo and request.dask is not None:
             raise UsageError(
                 f"{source} has no rev*.dat, so each worker would read every block to know what transactions "
                 "spend: scan without --dask, or add these files"
             )
         plan = Plan(source.store, request.searches, rules, request.verify, request.senders)
-        jobs, files = _jobs(parts, plan, _headers(source, first, last, request.verify))
-        _scan_missing(request, plan, jobs, parts, on_file, say)
-        blocks = join_blocks(request.folder, _headers(source, first, last, "off"))
-        paths = {job.file: parts / job.part for job in jobs}
-        inputs = join_inputs(request.folder, paths, enumerate(files, first))
-        manifest = Manifest(
-            version=version("virtualchain"),
-            network=source.network.name,
-            genesis_hash=source.network.genesis_hash,
-            first=BlockRef(first, source.block_hash(first)),
-            last=BlockRef(last, source.block_hash(last)),
-            coverage=_coverage(rules, first),
-            apps=(),
-            files=(blocks, inputs),
-        )
-        digest = write_manifest(request.folder, manifest)
-        shutil.rmtree(parts, ignore_errors=True)
+        with _claimed(request.folder) as parts:
+            jobs, files = _jobs(parts, plan, _headers(source, first, last, request.verify))
+            _scan_missing(request, plan, jobs, parts, on_file, say)
+            blocks = join_blocks(request.folder, _headers(source, first, last, "off"))
+            paths = {job.file: parts / job.part for job in jobs}
+            inputs = join_inputs(request.folder, paths, enumerate(files, first))
+            manifest = Manifest(
+                version=version("virtualchain"),
+                network=source.network.name,
+                genesis_hash=source.network.genesis_hash,
+                first=BlockRef(first, source.block_hash(first)),
+                last=BlockRef(last, source.block_hash(last)),
+                coverage=_coverage(rules, first),
+                apps=(),
+                files=(blocks, inputs),
+            )
+            digest = write_manifest(request.folder, manifest)
+            shutil.rmtree(parts, ignore_errors=True)
     return Scanned(manifest, digest)
 
 
@@ -152,12 +157,12 @@ def _claimed(folder: Path) -> Iterator[Path]:
         yield parts
 
 
-def _ends(request: Request, source: FileSource) -> tuple[int, int]:
+def _ends(request: Request, source: FileSource, contracts: Sequence[Contract]) -> tuple[int, int]:
     """Return the first and the last block to scan; raises UsageError if there is none."""
     index = source.store.index
     stable = index.height(index.tip) - request.confirmations
-    start = request.searches.start(source.network) if request.first is None else request.first
-    first = index.base if start is None else start
+    start = min((contract.start for contract in contracts), default=index.base)
+    first = start if request.first is None else request.first
     last = stable if request.last is None else min(stable, request.last)
     if first > last:
         raise UsageError(

@@ -1,5 +1,6 @@
 """Scans of block files: the bytes of an export, whoever scans what, and whatever ends in between."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,19 +10,20 @@ import dask
 import psycopg
 import pytest
 from dask.distributed import LocalCluster
+from pyarrow import parquet
 
 from tests.unit.bitcoin.files.writing import KEY, append, frame, write_blocks, write_undo
 from virtualchain import StateEngine
 from virtualchain.bitcoin.files.source import open_blocks
-from virtualchain.errors import NodeError, UsageError
+from virtualchain.errors import MissingData, NodeError, UsageError
 from virtualchain.loading import load_app
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.transfer import importing
+from virtualchain.transfer import files, importing, parts, scanning
 from virtualchain.transfer.exporting import export
 from virtualchain.transfer.importing import import_tape
 from virtualchain.transfer.manifest import read_manifest
-from virtualchain.transfer.parts import Searches
+from virtualchain.transfer.parts import Searches, scan_file
 from virtualchain.transfer.scanning import PARTS, Progress, Request, Scanned, scan
 
 APPS = '''
@@ -104,9 +106,9 @@ def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseSer
     chain.reorg(1, 3, [chain.send(b"id!instead", sender="carol")])
     stale = next(tip.stored for tip in chain.tree.tips() if tip.branch_length)
     order = list(chain.tree.chain)
-    files = [order[:40], [*order[40:60], *order[105:108]], [*order[60:105], stale], order[108:]]
+    lists = [order[:40], [*order[40:60], *order[105:108]], [*order[60:105], stale], order[108:]]
     (blocks / "xor.dat").write_bytes(KEY)
-    for n, each in enumerate(files):
+    for n, each in enumerate(lists):
         write_blocks(blocks / f"blk{n:05}.dat", chain, each, KEY)
         write_undo(blocks / f"rev{n:05}.dat", chain, each, KEY)
     # The node is writing: half a block, in room that it has reserved.
@@ -116,9 +118,12 @@ def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseSer
     url = database_server.clone()
     apps = [load_app(use) for use in uses]
     sync(url, blocks, apps)
-    export(url, folder / "export", what=["tape"])
     request = Request(blocks, folder, Searches(tuple(uses)), confirmations=2)
-    yield Story(folder, blocks, folder / "export", url, request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_GROUP_ROWS", 7)
+        patch.setattr(files, "_GROUP_BYTES", 8_000)
+        export(url, folder / "export", what=["tape"])
+        yield Story(folder, blocks, folder / "export", url, request)
     database_server.drop(url)
 
 
@@ -179,6 +184,18 @@ def test_a_deadly_file_is_named_and_the_rest_is_kept(story: Story, tmp_path: Pat
     assert done.manifest.files == read_manifest(story.export).files
 
 
+def test_a_part_is_read_batch_by_batch(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups are those of an export, wherever files, batches and forks divide the rows."""
+    monkeypatch.setattr(parts, "_ROWS", 3)
+    monkeypatch.setattr(scanning, "scan_here", lambda jobs, *_: (job for job in jobs if scan_file(job)))
+    done = story.scan(tmp_path / "out")
+    exported = parquet.ParquetFile(story.export / "inputs.parquet").metadata
+    sizes = {exported.row_group(n).num_rows for n in range(exported.num_row_groups)}
+    assert 7 in sizes
+    assert len(sizes) > 2
+    assert done.manifest.files == read_manifest(story.export).files
+
+
 def test_other_searches_do_not_take_the_parts_that_are_there(story: Story, tmp_path: Path) -> None:
     """A part belongs to one chain and one set of searches."""
     stop = Progress(1, 4, 0, 0)
@@ -221,3 +238,16 @@ def test_an_app_that_tracks_outputs_is_refused(story: Story, tmp_path: Path) -> 
     searches = Searches((f"{story.folder}/apps.py:tracking",))
     with pytest.raises(UsageError, match="app tracking tracks outputs"):
         story.scan(tmp_path / "out", searches=searches)
+
+
+def test_what_a_node_has_pruned_and_what_is_missing(story: Story, tmp_path: Path) -> None:
+    """Without the first files, the scan begins where the blocks do; a block without undo data is named."""
+    pruned = tmp_path / "blocks"
+    shutil.copytree(story.blocks, pruned, ignore=shutil.ignore_patterns("*00000.dat"))
+    options = {"blocks": pruned, "searches": Searches(magics=("6964",)), "workers": 2}
+    done = story.scan(tmp_path / "out", **options)
+    assert done.manifest.first is not None
+    assert done.manifest.first.block_id == 40
+    (pruned / "rev00002.dat").unlink()
+    with pytest.raises(MissingData, match=r"has no undo data of block [0-9a-f]{64}"):
+        story.scan(tmp_path / "other", **options)
