@@ -100,7 +100,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseSer
     blocks.mkdir()
     chain = ChainBuilder()
     for n in range(12):
-        sent = [chain.send(b"id!%d" % n, sender=f"someone {n}"), chain.send(b"sto%d" % n, sender="bob")]
+        long = b"8" * 2500 if n == 8 else b""
+        sent = [chain.send(b"id!%d" % n, sender=f"someone {n}"), chain.send(b"sto" + long, sender="bob")]
         chain.mine([*sent, chain.send(b"id!deadly") if n == 5 else chain.send(b"no!")])
     chain.mine([chain.send(b"id!stale")])
     chain.reorg(1, 3, [chain.send(b"id!instead", sender="carol")])
@@ -121,7 +122,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, database_server: DatabaseSer
     request = Request(blocks, folder, Searches(tuple(uses)), confirmations=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "_GROUP_ROWS", 7)
-        patch.setattr(files, "_GROUP_BYTES", 8_000)
+        patch.setattr(files, "_GROUP_BYTES", 6_000)
         export(url, folder / "export", what=["tape"])
         yield Story(folder, blocks, folder / "export", url, request)
     database_server.drop(url)
