@@ -56,5 +56,5 @@ def scan_by_dask(address: str, jobs: Sequence[Job]) -> Generator[Job, None, None
 def _deadly(job: Job, how: str) -> NodeError:
     return NodeError(
         f"blk{job.file:05}.dat was not scanned: it cost {MOST_LOSSES} workers or more, the last {how}. If "
-        "they ran out of memory, start the scan again with fewer --workers: it goes on with this file"
+        "they ran out of memory, start the scan again with fewer --workers: it goes on with what is left"
     )

@@ -1,6 +1,7 @@
 """Scans of block files: the bytes of an export, whoever scans what, and whatever ends in between."""
 
 import shutil
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,3 +253,20 @@ def test_what_a_node_has_pruned_and_what_is_missing(story: Story, tmp_path: Path
     (pruned / "rev00002.dat").unlink()
     with pytest.raises(MissingData, match=r"has no undo data of block [0-9a-f]{64}"):
         story.scan(tmp_path / "other", **options)
+
+
+def test_a_plan_that_somebody_changed_is_not_read(story: Story, tmp_path: Path) -> None:
+    """It can hold code, so a worker reads only what the one who asks has written."""
+    plan = parts.Plan(open_blocks(story.blocks).store, story.request.searches, (), "merkle", "node")
+    digest = parts.write_plan(tmp_path, plan)
+    (tmp_path / digest).write_bytes((tmp_path / digest).read_bytes() + b".")
+    with pytest.raises(UsageError, match="was changed"):
+        scan_file(parts.Job(str(tmp_path), digest, 0, array("I"), "part"))
+
+
+def test_a_worker_with_other_rules_ends_the_scan(story: Story, tmp_path: Path) -> None:
+    """Its version of an app may be another one: what it finds would not be what was asked for."""
+    plan = parts.Plan(open_blocks(story.blocks).store, story.request.searches, (), "merkle", "node")
+    digest = parts.write_plan(tmp_path, plan)
+    with pytest.raises(UsageError, match="searches by other rules than the scan's"):
+        scan_file(parts.Job(str(tmp_path), digest, 0, array("I"), "part"))
