@@ -145,7 +145,12 @@ class _Process:
     def __init__(self, function: Callable[..., object]) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=_serve, args=(theirs, function), daemon=True)
-        self._process.start()
+        # Ctrl-C on a terminal is for all of its processes, but this one ends the others.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()  # it inherits the mask
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
 
     def begin(self, job: object) -> None:
@@ -167,8 +172,6 @@ class _Process:
 
 def _serve(connection: Connection, function: Callable[[object], object]) -> None:
     """Do the jobs that this process is given, until there is nobody who gives them."""
-    # Ctrl-C on a terminal is for the process that started this one, too: it ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         while True:
             job = connection.recv()
