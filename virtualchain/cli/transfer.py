@@ -79,7 +79,7 @@ def export(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many processes check the rows. Default: as many as this machine has cores.",
+    help="How many processes read the rows. Default: one for each core; one with --unchecked.",
 )
 @click.option(
     "--unchecked",
@@ -108,7 +108,7 @@ def import_(options: Options, folder: Path, workers: int | None, unchecked: bool
             url,
             folder,
             wait=wait,
-            workers=workers or cores(),
+            workers=workers or (1 if unchecked else cores()),
             is_checked=not unchecked,
             on_block=on_block,
         )

@@ -39,7 +39,7 @@ from virtualchain.transfer.manifest import BlockRef, File, Manifest, check_files
 _Q = queries("transfer")
 _CHUNK: Final = 2000
 """Blocks that are written together, followed by their inputs."""
-_ROWS: Final = 1000
+_ROWS: Final = 5000
 _BYTES: Final = 4_000_000
 """Inputs are checked in batches that reach either limit; that bounds the memory in use."""
 
