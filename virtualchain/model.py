@@ -22,8 +22,8 @@ Payloads = bytes | Sequence[bytes] | None
 """What a payload rule finds in a transaction: a payload, several in their order, or None."""
 
 FindPayload = Callable[..., Payloads]
-"""A payload rule: it gets a transaction's outputs (as `Output.as_dict`), inputs (as `TxIn.as_dict`) and version,
-as far as its parameters have these names, and returns its payloads."""
+"""A payload rule: it gets outputs (as `Output.as_dict`), inputs (as `TxIn.as_dict`) and version of a
+transaction, as far as its parameters have these names, and returns its payloads."""
 
 Verification = Literal["off", "headers", "merkle"]
 """How much of the chain is checked: nothing but that it hangs together; the work, targets and times of its
@@ -182,6 +182,9 @@ class Block:
     bits: int
     """The compact target (BIP and consensus field `nBits`)."""
     header: bytes
+    """80 bytes, on every chain."""
+    auxpow: bytes = field(default=b"", repr=False, compare=False)
+    """What follows it on a chain that is mined together with others, until it is checked; not stored."""
 
 
 class TxIn(NamedTuple):

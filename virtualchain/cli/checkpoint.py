@@ -96,6 +96,12 @@ def show(options: Options, file: Path) -> None:
 @_trust_option
 @click.option("--migrate", "migrates", is_flag=True, help="Continue on another chain than the checkpoint's.")
 @click.option(
+    "--begin-after",
+    type=BLOCK_ID,
+    metavar="BLOCK",
+    help="With --migrate: continue after BLOCK of this chain. Default: the checkpoint's height.",
+)
+@click.option(
     "--rollback",
     type=BLOCK_ID,
     metavar="BLOCK",
@@ -103,7 +109,14 @@ def show(options: Options, file: Path) -> None:
 )
 @wait_option
 @pass_options
-def apply(options: Options, file: Path, migrates: bool, rollback: int | None, wait: bool) -> None:
+def apply(
+    options: Options,
+    file: Path,
+    migrates: bool,
+    begin_after: int | None,
+    rollback: int | None,
+    wait: bool,
+) -> None:
     """Let an app continue from the checkpoint in FILE.
 
     The app's code must be named with --app or in virtualchain.toml. The checkpoint is verified before
@@ -123,6 +136,7 @@ def apply(options: Options, file: Path, migrates: bool, rollback: int | None, wa
             contracts,
             trusted=options.settings.trust,
             migrates=migrates,
+            begins_after=begin_after,
             rollback=rollback,
             options=EngineOptions(history=options.settings.history, wait_for_writer=wait),
             listener=Listener(

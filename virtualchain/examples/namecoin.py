@@ -62,14 +62,14 @@ def name_operation(outputs: list[dict[str, Any]], version: int) -> bytes | None:
     """
     if version != VERSION:
         return None
-    found = [
+    operations_at = [
         (vout, operation)
         for vout, output in enumerate(outputs)
         if (operation := read_script(bytes.fromhex(output["script_pubkey"]))) is not None
     ]
-    if len(found) != 1:
+    if len(operations_at) != 1:
         return None
-    ((vout, (code, arguments, rest)),) = found
+    ((vout, (code, arguments, rest)),) = operations_at
     parts = (*arguments, rest)
     return code + write_count(vout) + b"".join(write_count(len(part)) + part for part in parts)
 
@@ -174,7 +174,7 @@ class New:
         return read_arguments(payload, "hash")
 
     def check(self, op: dict[str, Any], _state: State) -> bool | Rejected:
-        """Reject what is no hash."""
+        """Reject what is not a hash."""
         op["problem"] = None if len(op["hash"]) == 40 else "its argument is not a hash of 20 bytes"
         return op["problem"] is None or bool(op["virtualchain_spends"]) or Rejected(op["problem"])
 
@@ -213,7 +213,7 @@ class Spend:
         return {}
 
     def commit(self, op: dict[str, Any], state: State) -> None:
-        """Give up what it spends."""
+        """Remove what it spends."""
         take(op, state)
 
 

@@ -62,10 +62,10 @@ def test_scripts_are_read_as_namecoin_reads_them() -> None:
     """Recorded scripts, among them ones that miss being an operation by little."""
     for case in json.loads(shared("chains/namecoin/name-scripts.json").read_text())["cases"]:
         expected = case["name_op"]
-        found = read_script(bytes.fromhex(case["script"]))
-        assert (found is None) == (expected is None), case["case"]
-        if found is not None:
-            code, arguments, rest = found
+        operation = read_script(bytes.fromhex(case["script"]))
+        assert (operation is None) == (expected is None), case["case"]
+        if operation is not None:
+            code, arguments, rest = operation
             names = {NEW: ["hash"], FIRST_UPDATE: ["name", "rand", "value"], UPDATE: ["name", "value"]}[code]
             assert [argument.hex() for argument in arguments] == [expected[name] for name in names]
             assert rest.hex() == expected["rest"]
