@@ -22,7 +22,6 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.files.source import FileSource
 from virtualchain.bitcoin.files.store import BlockStore
-from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.payload import shipped_rule, watch
 from virtualchain.bitcoin.prefetch import fetch
@@ -227,7 +226,7 @@ class _Worker:
         for height in heights:
             number = store.index.active(height)
             assert number is not None, "the plan's chain has it"
-            header = read_header(height, store.part(number, 0, HEADER_SIZE))
+            header = store.header(number, height)
             block = fetch(self._source, self._scanner, header, verify=self._plan.verify, senders=senders)
             for item in block.inputs:
                 row = _as_row(item)

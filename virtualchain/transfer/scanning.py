@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from virtualchain.app.contract import Contract
-from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_times, check_work
+from virtualchain.bitcoin.difficulty import check_targets, check_times, check_work
 from virtualchain.bitcoin.files.index import BlockIndex
 from virtualchain.bitcoin.files.source import FileSource, open_blocks
 from virtualchain.bitcoin.files.store import BlockStore
-from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.options import Options, check_runnable
 from virtualchain.engine.planner import require_chain
@@ -74,7 +73,8 @@ class Request:
     network: Network | None = None
     first: int | None = None
     last: int | None = None
-    confirmations: int = 6
+    confirmations: int | None = None
+    """None: as many as the network should have."""
     verify: Verification = "merkle"
     senders: SenderLevel = "node"
     workers: int = 1
@@ -100,9 +100,10 @@ def scan(
     source = open_blocks(request.blocks, request.network)
     with closing(source):
         contracts = request.searches.contracts(source.network)
-        check_runnable(contracts, Options(request.confirmations, request.verify, request.senders))
+        depth = source.network.confirmations if request.confirmations is None else request.confirmations
+        check_runnable(contracts, Options(depth, request.verify, request.senders))
         rules = rules_of(request.searches.watches(source.network))
-        first, last = _ends(request, source, contracts)
+        first, last = _ends(request, source, contracts, depth)
         if not source.store.has_undo and request.dask is not None:
             raise UsageError(
                 f"{source} has no rev*.dat, so each worker would read every block to know what transactions "
@@ -157,17 +158,17 @@ def _claimed(folder: Path) -> Iterator[Path]:
         yield parts
 
 
-def _ends(request: Request, source: FileSource, contracts: Sequence[Contract]) -> tuple[int, int]:
+def _ends(request: Request, source: FileSource, contracts: Sequence[Contract], depth: int) -> tuple[int, int]:
     """Return the first and the last block to scan; raises UsageError if there is none."""
     index = source.store.index
-    stable = index.height(index.tip) - request.confirmations
+    stable = index.height(index.tip) - depth
     start = min((contract.start for contract in contracts), default=index.base)
     first = start if request.first is None else request.first
     last = stable if request.last is None else min(stable, request.last)
     if first > last:
         raise UsageError(
             f"there is no block to scan from {first} to {last}: {source} holds blocks {index.base} to "
-            f"{index.height(index.tip)}, of which the last {request.confirmations} are not confirmed "
+            f"{index.height(index.tip)}, of which the last {depth} are not confirmed "
             "(--confirmations)"
         )
     return first, last
@@ -189,7 +190,7 @@ def _headers(source: FileSource, first: int, last: int, verify: Verification) ->
         except MalformedBlock as error:
             raise MalformedBlock(f"{source}: {error}") from error
         recent.update((header.block_id, header) for header in page)
-        for old in range(min(recent), page[-1].block_id - PERIOD):
+        for old in range(min(recent), page[-1].block_id - network.period - 1):
             del recent[old]
         yield from page
 
@@ -201,7 +202,7 @@ def _header(store: BlockStore, height: int) -> Block:
             f"{store} holds blocks {store.index.base} to {store.index.height(store.index.tip)} of the chain, "
             f"but not {height}: use files from there on (--from), or a node"
         )
-    return read_header(height, store.part(number, 0, HEADER_SIZE))
+    return store.header(number, height)
 
 
 def _jobs(parts: Path, plan: Plan, headers: Iterable[Block]) -> tuple[list[Job], Sequence[int]]:
