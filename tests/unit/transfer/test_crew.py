@@ -38,10 +38,10 @@ def _own_process(_: int) -> int:
 
 def test_a_process_that_ends_is_reported() -> None:
     """Results in order need each of them; otherwise a job is given up once it has cost three processes."""
-    told: list[str] = []
+    losses: list[str] = []
     with Crew(os._exit, 2) as crew, pytest.raises(Lost, match="ended with exit code 3"):
         list(crew.in_order([3, 3]))
     with Crew(os._exit, 1) as crew, pytest.raises(Lost, match="ended with exit code 4") as lost:
-        list(crew.as_done([4], lambda job, how: told.append(f"{job} {how}")))
+        list(crew.as_done([4], lambda job, how: losses.append(f"{job} {how}")))
     assert lost.value.job == 4
-    assert told == ["4 with exit code 4"] * 2
+    assert losses == ["4 with exit code 4"] * 2
