@@ -82,7 +82,7 @@ class ChainBuilder:
         """
         chain = cls(network, premine=0)
         for raw in blocks:
-            coinbase = read_block(chain.tree.add(raw).raw)[0]
+            coinbase = read_block(chain.tree.add(raw).plain)[0]
             if coinbase.outputs[0][1] == chain._wallet.faucet.script_pubkey:
                 chain._wallet.add_coinbase(coinbase.txid)
         last = chain.tree.find(tip)

@@ -4,13 +4,18 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.integration.conftest import Query
+from tests.support.shared_data import shared
+from tests.unit.bitcoin.test_other_coins import framed
 from virtualchain import StateEngine
+from virtualchain.audit.tape import check_tape
+from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.errors import NodeError
@@ -129,3 +134,24 @@ def test_a_package_that_cannot_be_used_is_named(module: str, message: str, tmp_p
     assert "badcoin" in done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("way", ["REST", "JSON-RPC", "files"])
+@pytest.mark.parametrize("name", ["litecoin-regtest", "namecoin-regtest"])
+def test_real_blocks_of_other_coins_are_followed(name: str, way: str, database_url: str) -> None:
+    """Nodes and files hand out headers with AuxPoW; the tape keeps 80 bytes of each, and passes an audit."""
+    file = shared(f"chains/{name.removesuffix('-regtest')}/regtest-blocks-0-51.dat")
+    net = network(name)
+    with ExitStack() as opened:
+        if way == "files":
+            source = open_blocks(file, net)
+        else:
+            node = FakeNode.from_blocks(name, framed(file.read_bytes()), rest=way == "REST")
+            source = open_source(opened.enter_context(node).url, network=net)
+        engine = StateEngine(
+            notary.app, database=database_url, source=source, confirmations=0, verify="merkle"
+        )
+        assert opened.enter_context(engine).build() == 51
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT max(length(header)) FROM vc.blocks").fetchone() == (80,)
+        assert list(check_tape(connection)) == []

@@ -1,5 +1,8 @@
 """A real litecoind: the same state over REST, over JSON-RPC alone and from its files, with MWEB blocks."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -164,3 +167,24 @@ def test_unconfirmed_transactions_with_mweb_data_are_read(
         engine._judge_pending()
         assert [row["txid"] for row in query("SELECT txid FROM virtualchain.pending")] == [txid]
     node.mine()
+
+
+def test_the_doctor_knows_what_a_node_of_litecoin_needs(chain: Chain, database_url: str) -> None:
+    """Its version is not compared with Bitcoin Core's; without an index of transactions it is of no use."""
+    node = chain.node
+
+    def examine() -> dict[str, str]:
+        named = [sys.executable, "-m", "virtualchain", "--bitcoin", node.url, "--network", NET.name]
+        done = subprocess.run(
+            [*named, "--database", database_url, "--json", "doctor"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return {check["name"]: check["verdict"] for check in json.loads(done.stdout)["checks"]}
+
+    assert examine()["node-version"] == examine()["node-index"] == "ok"
+    node.restart("-txindex=0")
+    assert examine()["node-index"] == "problem"
+    node.restart("-txindex=1")
