@@ -50,7 +50,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         *("upgrade", "replay", "compare", "swap", "drop", "remove"),
         *("prove", "state-root", "prove-row", "check-proof", "verify", "compare-nodes"),
         *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
-        *("export", "import", "advance", "prune"),
+        *("export", "scan", "import", "advance", "prune"),
         *("migrate", "db"),
         *("db start", "db stop", "db status", "db create", "db url", "db upgrade", "db drop-old"),
         *("db grant-reader", "db revoke-reader", "completion"),
