@@ -22,8 +22,8 @@ Payloads = bytes | Sequence[bytes] | None
 """What a payload rule finds in a transaction: a payload, several in their order, or None."""
 
 FindPayload = Callable[..., Payloads]
-"""A payload rule: a transaction's outputs (as `Output.as_dict`), its inputs (as `TxIn.as_dict`), or both, as
-its parameters `outputs` and `inputs` say, to its payloads."""
+"""A payload rule: it gets outputs (as `Output.as_dict`), inputs (as `TxIn.as_dict`) and version of a
+transaction, as far as its parameters have these names, and returns its payloads."""
 
 Verification = Literal["off", "headers", "merkle"]
 """How much of the chain is checked: nothing but that it hangs together; the work, targets and times of its
@@ -92,7 +92,7 @@ class PayloadRule:
 
 
 def arguments_of(find: FindPayload) -> frozenset[str] | None:
-    """Return which of `outputs` and `inputs` a rule's parameters ask for; None: outputs, by position."""
+    """Return what a rule's parameters ask for: `outputs`, `inputs`, `version`; None: outputs, by position."""
     try:
         return _arguments_of(find)
     except TypeError:  # it has no hash
@@ -105,7 +105,7 @@ def _arguments_of(find: FindPayload) -> frozenset[str] | None:
         parameters: Mapping[str, inspect.Parameter] = inspect.signature(find).parameters
     except (TypeError, ValueError):
         return None
-    named = {"outputs", "inputs"} & {
+    named = {"outputs", "inputs", "version"} & {
         name for name, item in parameters.items() if item.kind is not item.POSITIONAL_ONLY
     }
     required = {
@@ -182,6 +182,9 @@ class Block:
     bits: int
     """The compact target (BIP and consensus field `nBits`)."""
     header: bytes
+    """80 bytes, on every chain."""
+    auxpow: bytes = field(default=b"", repr=False, compare=False)
+    """What follows it on a chain that is mined together with others, until it is checked; not stored."""
 
 
 class TxIn(NamedTuple):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
+from virtualchain.bitcoin.networks import network
 from virtualchain.errors import UsageError
 from virtualchain.loading import with_full_path
 from virtualchain.model import OnUnexpected, SenderLevel, Verification
@@ -178,7 +179,8 @@ class Settings:
     blocks: Path | None = None
     """Block files, used in place of a node."""
     database: str | None = field(default=None, repr=False)
-    confirmations: int = 6
+    confirmations: int | None = None
+    """None: as many as the network should have."""
     history: int | None = HISTORY
     """By how many blocks the kept history can roll apps back; None: all."""
     deepest_rollback: int | None = None
@@ -205,6 +207,12 @@ class Settings:
     """The files that variables such as VIRTUALCHAIN_DATABASE_FILE name, and that were read."""
     warnings: tuple[str, ...] = ()
     """What the user should know of that file."""
+
+    def confirmations_on(self, name: str | None) -> int:
+        """Return how many confirmations a block needs on a network; None is one that is not known yet."""
+        if self.confirmations is not None:
+            return self.confirmations
+        return network(name or self.network or "mainnet").confirmations
 
 
 def verification(name: object) -> Verification | None:

@@ -37,7 +37,7 @@ from tests.support.snippets import (
     unknown_words,
 )
 from virtualchain import StateEngine, consensus, testing
-from virtualchain.examples import inscriptions, names, notary, points, runes
+from virtualchain.examples import inscriptions, namecoin, names, notary, points, runes
 from virtualchain.settings import load
 from virtualchain.testing import FakeNode, key
 from virtualchain.testing.database import DatabaseServer
@@ -164,7 +164,7 @@ def deployment(database_server: DatabaseServer, node: FakeNode) -> Iterator[str]
     """Return the URL of a deployment with the examples, the guest book of README, and the letters."""
     url = database_server.clone()
     own = [run_python(each)["app"] for each in snippets("python") if defines_an_app(each)]
-    apps = [notary.app, names.app, points.app, runes.app, inscriptions.app, *own]
+    apps = [notary.app, names.app, points.app, runes.app, inscriptions.app, namecoin.app, *own]
     with StateEngine(*apps, database=url, source=node.url, confirmations=0) as engine:
         engine.build()
     yield url

@@ -97,7 +97,7 @@ def test_a_block_is_split_where_its_transactions_were_joined(transactions: list[
     assert txids(raw)[1:] == [read_transaction(each, MAIN).txid for each in transactions]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(mutated_blocks())
 def test_a_mutated_block_is_read_the_same_or_rejected(raw: bytes) -> None:
     """Each reader returns a result or raises MalformedBlock, and both scans return the same result."""

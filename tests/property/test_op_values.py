@@ -229,7 +229,7 @@ def rows(kept: LogRows) -> list[list[Any]]:
 DECLARED = {"typed": TYPES, "named": list(TYPES), "one": ["text"], "unhashed": [], "undeclared": None}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     op=ops(ANY, HASHABLE) | ANY,
     fields=st.sampled_from(sorted(DECLARED)),
@@ -266,7 +266,7 @@ def test_an_object_that_cannot_be_printed_halts_with_a_name(fields: str, step: s
         judge(op, DECLARED[fields], step)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(op=ops(JSON, ANY_TEXT), step=st.sampled_from(["parse", "commit"]))
 def test_no_json_halts_an_app_with_types(
     connection: psycopg.Connection, op: dict[str, Any], step: str

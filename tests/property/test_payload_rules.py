@@ -64,7 +64,7 @@ BETWEEN = st.one_of(
 ).map(lambda script: (script, list[list[bytes]]()))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(
     st.lists(st.one_of(WHOLE, BROKEN, BETWEEN), max_size=8),
     st.sampled_from([b"", START, START + b"\x51", b"\x02a"]),
@@ -142,7 +142,7 @@ REVEALS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(st.one_of(REVEALS, TRANSACTIONS), max_size=5))
 def test_patterns_miss_nothing(transactions: list[bytes]) -> None:
     """A scanner that searches for patterns finds what one does that asks for every transaction."""

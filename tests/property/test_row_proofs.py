@@ -128,7 +128,7 @@ def test_every_key_has_a_proof_of_what_is_so(drawn: dict[str, Table], data: st.D
     assert len(proof["rows"]) <= 2
 
 
-@settings(max_examples=300, deadline=None)  # each example makes several proofs
+@settings(max_examples=120, deadline=None)  # each example makes several proofs
 @given(tables(), st.data(), st.randoms(use_true_random=False))
 def test_no_changed_proof_shows_anything_else(
     drawn: dict[str, Table], data: st.DataObject, dice: random.Random

@@ -217,7 +217,7 @@ def compare(connections: Sequence[psycopg.Connection], rows: Sequence[Row]) -> N
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @given(rows=st.lists(transactions(), min_size=1, max_size=12))
 def test_senders_and_outputs_are_those_of_python(

@@ -34,6 +34,7 @@ ELSEWHERE = frozenset(
         *("token.py", "./token.py", "./guestbook.py", "./names.py", "words.py", "./words.py"),
         *("points.py", "points.sql", "tests/test_points.py", "tests/golden.json", "pages/account.html"),
         *("tests/that/concern/you", "migrations/versions/000N_name.py"),  # stand for any such path
+        *("examplecoin.py", "ledger.py", "./ledger.py", "old.toml", "new.toml", "key", "ledger.checkpoint"),
         *("book.py", "tool.py"),  # the examples of docs/mistakes.md
         "psycopg.sql",  # a module
     }

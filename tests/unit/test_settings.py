@@ -69,8 +69,10 @@ def failure(
 
 
 def test_defaults_apply_if_nothing_is_set(tmp_path: Path) -> None:
-    """The defaults are six confirmations, no app and nothing else."""
-    assert load({}, {}, tmp_path) == Settings(confirmations=6)
+    """The defaults are the network's confirmations, no app and nothing else."""
+    assert load({}, {}, tmp_path) == Settings(confirmations=None)
+    assert [Settings().confirmations_on(name) for name in (None, "mainnet", "litecoin")] == [6, 6, 12]
+    assert Settings(confirmations=0).confirmations_on("litecoin") == 0
 
 
 def test_the_file_overrides_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

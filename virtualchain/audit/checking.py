@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.parameters import LARGEST_AMOUNT
 from virtualchain.bitcoin.spending import stands_for
-from virtualchain.bitcoin.transaction import MAX_MONEY, NO_TXID, Transaction, read_transaction, unpack_outputs
+from virtualchain.bitcoin.transaction import NO_TXID, Transaction, read_transaction, unpack_outputs
 from virtualchain.errors import MalformedBlock, quoted
 from virtualchain.model import Block, Input, Json, Sender, SpentOutput
 
@@ -208,6 +209,6 @@ def _spent_output(sender: Json) -> SpentOutput:
 
 
 def _in_range(output: SpentOutput) -> SpentOutput:
-    if not 0 <= output.value <= MAX_MONEY:
+    if not 0 <= output.value <= LARGEST_AMOUNT:
         raise ValueError("a sender has no valid value or no script")
     return output

@@ -14,7 +14,7 @@ import psycopg
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.audit.fault import Fault, OnProgress, ignore
 from virtualchain.audit.log import HIGHEST, AuditedBuild
-from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_times, check_work
+from virtualchain.bitcoin.difficulty import check_targets, check_times, check_work
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
 from virtualchain.bitcoin.networks import Network, network
@@ -49,7 +49,7 @@ def check_tape(
         if bound is not None and bound[1] != chain.genesis_hash:
             yield Fault(f"the database has {bound[1]} as the genesis hash of {bound[0]}", table="deployment")
         lowest, highest = max(first, bottom), min(last, tip)
-        recent = {block.block_id: block for block in tape.blocks(lowest - PERIOD, lowest - 1)}
+        recent = {block.block_id: block for block in tape.blocks(lowest - chain.period - 1, lowest - 1)}
         pruned = tape.pruned_until()
         for start in range(lowest, highest + 1, _STRETCH):
             until = min(start + _STRETCH - 1, highest)
@@ -164,13 +164,13 @@ def _check_rules(blocks: Mapping[int, Block], recent: dict[int, Block], chain: N
     """
     for block_id, block in sorted(blocks.items()):
         try:
-            check_work(block, chain)
+            check_work(block, chain, is_stored=True)
             check_targets([block], chain, recent.get)
             check_times([block], chain, recent.get)
         except MalformedBlock as error:
             yield Fault(str(error), block_id=block_id)
         recent[block_id] = block
-        recent.pop(block_id - PERIOD - 1, None)
+        recent.pop(block_id - chain.period - 1, None)
 
 
 def _check_inputs(

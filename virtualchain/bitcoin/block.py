@@ -36,7 +36,6 @@ from virtualchain.bitcoin.spending import (
     unusual_keys,
 )
 from virtualchain.bitcoin.transaction import (
-    MAX_MONEY,
     Transaction,
     pack_outputs,
     read_inputs,
@@ -328,7 +327,7 @@ def _input(
             Lazy(_senders, (spendings, spent, network)) if keeps else Lazy(StoredTransaction.senders, stored)
         ),
         outputs=transaction.outputs if keeps else Lazy(StoredTransaction.outputs, stored),
-        fee=_fee(scan.block, candidate, spent) if candidate.txindex else 0,
+        fee=_fee(scan, candidate, spent) if candidate.txindex else 0,
         spent=packed,
         unusual_keys=unusual or _NO_KEYS,
         evidence=evidence,
@@ -371,13 +370,14 @@ class StoredTransaction:
         return tuple(read_transaction(self.raw, self.network).outputs)
 
 
-def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
+def _fee(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
     """Compute what a transaction spends beyond its outputs; raises MalformedBlock above what there can be."""
     paid = [output.value for output in candidate.transaction.paid]
     spends, pays = sum(output.value for output in spent), sum(paid)
-    if spends > MAX_MONEY or pays > MAX_MONEY or min(paid, default=0) < 0:
+    largest = scan.network.largest_amount
+    if spends > largest or pays > largest or min(paid, default=0) < 0:
         raise MalformedBlock(
-            f"block {block.block_id} ({block.hash}): transaction {candidate.txindex} "
+            f"block {scan.block.block_id} ({scan.block.hash}): transaction {candidate.txindex} "
             f"({candidate.transaction.txid}) is said to spend {spends} satoshi, and pays {pays}: no chain "
             "holds that. What it spends was reported wrongly, or no node has checked it; use another node"
         )

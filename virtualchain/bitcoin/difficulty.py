@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final
 
-from virtualchain.bitcoin.header import target
+from virtualchain.bitcoin.auxpow import check_version, has_auxpow, parent_of
+from virtualchain.bitcoin.header import sha256d, target
 from virtualchain.bitcoin.networks import Network
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 
-PERIOD: Final = 2016
-"""Blocks from one adjustment to the next."""
-_PERIOD_SECONDS: Final = 14 * 24 * 60 * 60
 _MOST_CHANGE: Final = 4
 """The difficulty changes by at most this factor at once."""
-_EASE_SECONDS: Final = 20 * 60
-"""After so many seconds without a block, test networks allow the largest target."""
+_EASES_AFTER: Final = 2
+"""After so many spacings without a block, test networks allow the largest target."""
 _MEDIAN_SPAN: Final = 11
 """A header's time is compared with the median of those of so many before it (BIP 113)."""
 _MOST_WARP: Final = 10 * 60
@@ -31,18 +29,37 @@ Earlier = Callable[[int], Block | None]
 """Returns the header at a height below those that are checked; None if it is not at hand."""
 
 
-def check_work(block: Block, network: Network) -> None:
+def check_work(block: Block, network: Network, *, is_stored: bool = False) -> None:
     """Check a header's proof of work; raises MalformedBlock.
 
-    Its target must be one that the network allows at all, and its hash at most the target.
+    Its target must be one that the network allows at all, and its hash at most the target. On a chain that is
+    mined together with others, the hash may be that of a parent, which `Block.auxpow` must lead to. The tape
+    does not keep that: a header from there `is_stored`, and such work is not checked again.
     """
     limit = target(block.bits)
     if limit > network.largest_target:
         raise MalformedBlock(
             f"{_name(block)} states the target {block.bits:#010x}, which is easier than {network.name} allows"
         )
-    if int(block.hash, 16) > limit:
+    if is_stored and network.auxpow_chain_id is not None and has_auxpow(block.header):
+        return
+    if _proving_number(block, network) > limit:
         raise MalformedBlock(f"{_name(block)} has no proof of work: its hash is above the target it states")
+
+
+def _proving_number(block: Block, network: Network) -> int:
+    """Return the number that must not be above the target."""
+    if network.proof_of_work is sha256d and network.auxpow_chain_id is None:
+        return int(block.hash, 16)
+    header = block.header
+    if network.auxpow_chain_id is not None:
+        try:
+            check_version(int.from_bytes(header[:4], "little", signed=True), block.block_id, network)
+            if has_auxpow(header):
+                header = parent_of(block.hash, block.auxpow, network)
+        except MalformedBlock as error:
+            raise MalformedBlock(f"{_name(block)} has no proof of work: {error}") from error
+    return 0 if network.proof_of_work is None else int.from_bytes(network.proof_of_work(header), "little")
 
 
 def check_targets(headers: Iterable[Block], network: Network, earlier: Earlier) -> None:
@@ -69,7 +86,7 @@ def check_targets(headers: Iterable[Block], network: Network, earlier: Earlier) 
         if parent is not None:
             _check_target(block, parent, usual, network, at)
         is_eased = network.eases and block.bits == _compact(network.largest_target)
-        if block.block_id % PERIOD == 0 or not is_eased:
+        if block.block_id % network.period == 0 or not is_eased:
             usual = block.bits
         seen[block.block_id] = parent = block
 
@@ -99,7 +116,7 @@ def check_times(headers: Iterable[Block], network: Network, earlier: Earlier) ->
                     f"{_name(block)} states the time {block.time}, but must be later than {median}, "
                     f"the median of the {len(times)} headers before it"
                 )
-        starts_period = network.adjusts_first_target and block.block_id % PERIOD == 0
+        starts_period = network.adjusts_first_target and block.block_id % network.period == 0
         if starts_period and times and block.time < times[-1] - _MOST_WARP:
             raise MalformedBlock(
                 f"{_name(block)} states the time {block.time}: the first header of a period may be at most "
@@ -115,19 +132,19 @@ def follows(bits: int, parent_bits: int, block_id: int, network: Network) -> boo
     """
     if network.eases or not network.retargets:
         return True
-    if block_id % PERIOD:
+    if block_id % network.period:
         return bits == parent_bits
     return _is_possible_adjustment(bits, parent_bits, network)
 
 
 def _check_target(block: Block, parent: Block, usual: int | None, network: Network, at: Earlier) -> None:
-    if block.block_id % PERIOD:
-        if network.eases and block.time > parent.time + _EASE_SECONDS:
+    if block.block_id % network.period:
+        if network.eases and block.time > parent.time + _EASES_AFTER * network.spacing:
             usual = _compact(network.largest_target)
         if usual is not None and block.bits != usual:
             raise _wrong(block, f"{usual:#010x}")
         return
-    first = at(block.block_id - PERIOD)
+    first = at(_first_measured(block.block_id, network))
     if first is not None:
         base = first.bits if network.adjusts_first_target else parent.bits
         required = _adjusted(base, parent.time - first.time, network)
@@ -143,7 +160,7 @@ def _usual_bits(parent: Block, network: Network, at: Earlier) -> int | None:
     It is the target of the last block that did not have the largest one, or of the period's first block.
     """
     usual: Block | None = parent
-    while usual is not None and network.eases and usual.block_id % PERIOD:
+    while usual is not None and network.eases and usual.block_id % network.period:
         if usual.bits != _compact(network.largest_target):
             break
         usual = at(usual.block_id - 1)
@@ -151,15 +168,30 @@ def _usual_bits(parent: Block, network: Network, at: Earlier) -> int | None:
 
 
 def _is_possible_adjustment(bits: int, parent_bits: int, network: Network) -> bool:
-    easiest = _adjusted(parent_bits, _PERIOD_SECONDS * _MOST_CHANGE, network)
-    hardest = _adjusted(parent_bits, _PERIOD_SECONDS // _MOST_CHANGE, network)
+    easiest = _adjusted(parent_bits, network.period_seconds * _MOST_CHANGE, network)
+    hardest = _adjusted(parent_bits, network.period_seconds // _MOST_CHANGE, network)
     return target(hardest) <= target(bits) <= target(easiest)
 
 
 def _adjusted(bits: int, seconds: int, network: Network) -> int:
     """Compute the bits of a period after one that took so many seconds."""
-    seconds = min(max(seconds, _PERIOD_SECONDS // _MOST_CHANGE), _PERIOD_SECONDS * _MOST_CHANGE)
-    return _compact(min(target(bits) * seconds // _PERIOD_SECONDS, network.largest_target))
+    period = network.period_seconds
+    seconds = min(max(seconds, period // _MOST_CHANGE), period * _MOST_CHANGE)
+    before, shift = target(bits), 0
+    if network.whole_period_block_id is not None:
+        # Litecoin Core halves a target near the limit before it multiplies, so that 256 bits hold it.
+        shift = int(before.bit_length() > network.largest_target.bit_length() - 1)
+    adjusted = ((before >> shift) * seconds // period) << shift
+    return _compact(min(adjusted, network.largest_target))
+
+
+def _first_measured(block_id: int, network: Network) -> int:
+    """Return the height from which the period before an adjustment is measured.
+
+    Bitcoin leaves out the time to the period's first block, others do not.
+    """
+    whole = network.whole_period_block_id
+    return block_id - network.period - (whole is not None and block_id >= whole)
 
 
 def _compact(number: int) -> int:

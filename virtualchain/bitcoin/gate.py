@@ -9,7 +9,8 @@ from typing import Final
 
 from virtualchain.bitcoin.compiled import merkle_rows
 from virtualchain.bitcoin.difficulty import check_work
-from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
+from virtualchain.bitcoin.encoding import plain_block, read_whole_header
+from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.inclusion import NODE_SIZE, Tree
 from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
@@ -36,6 +37,8 @@ _COMMITMENT: Final = bytes.fromhex("6a24aa21a9ed")
 class CheckedBlock:
     """A block that has passed the gate.
 
+    `raw` is the block in the network's encoding, and then in Bitcoin's: without an AuxPoW and an MWEB block.
+
     It is the block of `header`, which a chain of headers led to. It is complete, and its first transaction
     and no other is a coinbase. With the extent "headers", it has proof of work that the network allows, and
     block 0 is the network's. With "merkle", its transactions are also those that the header commits to, none
@@ -59,16 +62,17 @@ class CheckedBlock:
 
     def __post_init__(self, network: Network, extent: Verification, search: Search) -> None:
         header, raw = self.header, self.raw
-        actual = read_header(header.block_id, raw[:HEADER_SIZE])
+        actual = read_whole_header(header.block_id, raw, network)
         if actual != header:
             raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {actual.hash}")
         with naming_block(f"{header.block_id} ({header.hash})"):
             if extent != "off":
-                check_work(header, network)
+                check_work(actual, network)
                 _check_genesis(header, network)
-            layout = walk(raw, search)
+            layout = walk(plain_block(raw, network), search)
             _check_coinbase(layout)
         tree = _check_commitments(header, layout, network) if extent == "merkle" else None
+        object.__setattr__(self, "raw", layout.raw)
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "tree", tree)
 
@@ -129,9 +133,12 @@ def _check_witnesses(header: Block, layout: Layout, network: Network, whole: byt
     commitments = [output.script_pubkey for output in outputs if output.script_pubkey.startswith(_COMMITMENT)]
     commitments = [script for script in commitments if len(script) >= len(_COMMITMENT) + 32]
     if not any(map(layout.has_witness, range(len(layout)))):
-        if commitments and header.block_id >= network.segwit_block_id:
+        segwit = network.segwit_block_id
+        if commitments and segwit is not None and header.block_id >= segwit:
             raise _mismatch(header, "the coinbase commits to witnesses, but they were removed")
         return
+    if network.segwit_block_id is None:
+        raise _mismatch(header, f"they have witnesses, which {network.name} does not know")
     reserved = read_inputs(coinbase)[0].witness
     if not commitments or [len(item) for item in reserved] != [32]:
         raise _mismatch(header, "they have witnesses, but the coinbase commits to none")

@@ -28,8 +28,8 @@ def display_hash(digest: bytes) -> str:
     return digest[::-1].hex()
 
 
-def read_header(block_id: int, header: bytes) -> Block:
-    """Read an 80-byte header as the block at height `block_id`.
+def read_header(block_id: int, header: bytes, auxpow: bytes = b"") -> Block:
+    """Read an 80-byte header as the block at height `block_id`; an AuxPoW is only kept with it.
 
     Raises MalformedBlock unless there are exactly 80 bytes.
     """
@@ -44,6 +44,7 @@ def read_header(block_id: int, header: bytes) -> Block:
         time=time,
         bits=bits,
         header=bytes(header),
+        auxpow=auxpow,
     )
 
 

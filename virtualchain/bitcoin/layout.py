@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from virtualchain.bitcoin.compiled import hash_transactions, outpoints, walk_block
+from virtualchain.bitcoin.encoding import plain_block
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
+from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.bitcoin.transaction import hash_transaction, read_count
 from virtualchain.errors import MalformedBlock
 
 LARGEST_BLOCK: Final = 4_000_000
 """Bytes: a byte weighs at least one unit (BIP 141)."""
+_MAINNET: Final = NETWORKS["mainnet"]
 MOST_TRANSACTIONS: Final = LARGEST_BLOCK // (60 * 4)
 """In a block: one has 60 bytes or more, each of which weighs four units."""
 _SMALLEST: Final = 12
@@ -109,15 +112,15 @@ class Layout:
             txindex = self.matches.find(1, txindex + 1)
 
 
-def split_transactions(raw: bytes) -> list[bytes]:
+def split_transactions(raw: bytes, network: Network = _MAINNET) -> list[bytes]:
     """Split a serialized block into its serialized transactions; raises MalformedBlock."""
-    layout = _named_layout(raw)
+    layout = _named_layout(raw, network)
     return [layout.transaction(txindex) for txindex in range(len(layout))]
 
 
-def txids(raw: bytes) -> list[str]:
+def txids(raw: bytes, network: Network = _MAINNET) -> list[str]:
     """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
-    ids, _ = _named_layout(raw).digests()
+    ids, _ = _named_layout(raw, network).digests()
     return [display_hash(ids[at : at + 32]) for at in range(0, len(ids), 32)]
 
 
@@ -132,13 +135,13 @@ def naming_block(block: str) -> Iterator[None]:
         ) from error
 
 
-def _named_layout(raw: bytes) -> Layout:
+def _named_layout(raw: bytes, network: Network) -> Layout:
     with naming_block(display_hash(sha256d(raw[:HEADER_SIZE]))):
-        return walk(raw)
+        return walk(plain_block(raw, network))
 
 
 def walk(raw: bytes, search: Search = NO_SEARCH) -> Layout:
-    """Find where the transactions of a block are; the block must end with the last one.
+    """Find where the transactions of a block in Bitcoin's encoding are; it must end with the last one.
 
     Raises MalformedBlock.
     """

@@ -1,4 +1,7 @@
-"""The Bitcoin networks: the parameters that differ between them, and the names by which they are found.
+"""The networks: Bitcoin's own, those of other coins, and the names by which they are found.
+
+An extension adds networks by an entry point of the group `virtualchain.chains` (`docs/chains.md`). Entry
+points are looked at only if no network here is the one that is looked for.
 
 Anyone can start a signet of their own. All signets have the same genesis block; what distinguishes one is its
 challenge, the script that each of its blocks must satisfy (BIP 325), and the message start that follows from
@@ -6,56 +9,41 @@ the challenge. The public signet is called `signet`, any other one `signet-` and
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Final
 
+from virtualchain.bitcoin.other_coins import OTHER_COINS
+from virtualchain.bitcoin.parameters import EASIEST_TARGET, Network, scrypt
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import UsageError, quoted
 
-_EASIEST: Final = (1 << 255) - 1
-"""Regtest's limit: every second hash is below it."""
+__all__ = [
+    "EASIEST_TARGET",
+    "GROUP",
+    "NETWORKS",
+    "Network",
+    "every_network",
+    "network",
+    "scrypt",
+    "sha256d",
+    "signet",
+    "signet_of",
+    "with_easy_work",
+]
+
+GROUP: Final = "virtualchain.chains"
+"""The group of entry points with which extensions add networks."""
+
 _FIRST_LIMIT: Final = 0xFFFF << 208
 _SIGNET_LIMIT: Final = 0x377AE << 216
 _CUSTOM_SIGNET: Final = re.compile("signet-([0-9a-f]{8})")
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """One Bitcoin network; the values are those of Bitcoin Core's chain parameters."""
-
-    name: str
-    """virtualchain's name: mainnet, testnet3, testnet4, signet, regtest, or signet- and eight hex digits."""
-    chain: str
-    """bitcoind's name, as `getblockchaininfo` returns it."""
-    message_start: bytes
-    """The four bytes in front of every block in `blk*.dat`."""
-    genesis_hash: str
-    rpc_port: int
-    p2pkh: bytes
-    """Version byte of pay-to-public-key-hash addresses."""
-    p2sh: bytes
-    """Version byte of pay-to-script-hash addresses."""
-    bech32_hrp: str
-    """Human-readable part of segwit addresses (BIP 173)."""
-    subfolder: str
-    """The folder of the network's files and cookie inside bitcoind's data folder; empty for mainnet."""
-    largest_target: int
-    """The easiest work: a block's hash, as a number, is at most its target, which is at most this."""
-    segwit_block_id: int
-    """From this height on, a coinbase that commits to witnesses must be right (BIP 141)."""
-    coinbase_height_block_id: int
-    """From this height on, a coinbase must begin with its block's height (BIP 34)."""
-    retargets: bool = True
-    """Whether the difficulty is adjusted every 2,016 blocks."""
-    eases: bool = False
-    """Whether a block may have the easiest target if it comes 20 minutes after its parent."""
-    adjusts_first_target: bool = False
-    """Whether the adjustment starts from the period's first target and not from its last (BIP 94)."""
-
-
-_ALL = (
+_BITCOIN: Final = (
     Network(
         name="mainnet",
         chain="main",
@@ -125,29 +113,111 @@ _ALL = (
         p2sh=b"\xc4",
         bech32_hrp="bcrt",
         subfolder="regtest",
-        largest_target=_EASIEST,
+        largest_target=EASIEST_TARGET,
         segwit_block_id=0,
         coinbase_height_block_id=1,
         retargets=False,
     ),
 )
 
-NETWORKS: Final[Mapping[str, Network]] = MappingProxyType({known.name: known for known in _ALL})
-"""Every network by virtualchain's name for it."""
+NETWORKS: Final[Mapping[str, Network]] = MappingProxyType(
+    {known.name: known for known in (*_BITCOIN, *OTHER_COINS)}
+)
+"""Every network that virtualchain brings along, by its name; Bitcoin's are first."""
 
 
 def network(name: str) -> Network:
-    """Find a network by virtualchain's name or bitcoind's; raises UsageError if there is none."""
-    for known in NETWORKS.values():
-        if name in {known.name, known.chain}:
+    """Find a network by virtualchain's name or, of Bitcoin's, by bitcoind's.
+
+    Raises UsageError if there is none, or if an extension that may have it cannot be used.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    for known in _BITCOIN:
+        if name == known.chain:
             return known
     custom = _CUSTOM_SIGNET.fullmatch(name)
     if custom:
         return signet(bytes.fromhex(custom[1]))
+    added = _extensions()
+    if name in added:
+        return added[name]
+    others = f", {', '.join(sorted(added))}" if added else ""
     raise UsageError(
-        f"there is no network {quoted(name)}: choose one of {', '.join(NETWORKS)}, or signet- and the eight "
-        "hex digits of a custom signet's message start"
+        f"there is no network {quoted(name)}: choose one of {', '.join(NETWORKS)}{others}, or signet- and "
+        "the eight hex digits of a custom signet's message start; a network of an extension is there once "
+        "the package with it is installed (docs/chains.md)"
     )
+
+
+def every_network() -> Iterator[Network]:
+    """Yield every network, Bitcoin's first and those of extensions last.
+
+    Extensions are loaded when the others did not do: raises UsageError if one cannot be used.
+    """
+    yield from NETWORKS.values()
+    yield from _extensions().values()
+
+
+@cache
+def _extensions() -> Mapping[str, Network]:
+    """Load the networks of all extensions, by name."""
+    added: dict[str, Network] = {}
+    origins: dict[str, str] = {}
+    # By name, so that messages do not depend on the order of folders.
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        origin = _described(entry)
+        for each in _load(entry, origin):
+            if each.name in NETWORKS or each.name.startswith("signet-") or _is_alias(each.name):
+                raise UsageError(
+                    f"{origin} adds a network {quoted(each.name)}, a name that virtualchain uses itself: "
+                    "have it choose another name"
+                )
+            if each.name in added and added[each.name] != each:
+                raise UsageError(
+                    f"{origins[each.name]} and {origin} both add a network {quoted(each.name)}: uninstall "
+                    "one of them, or have it choose another name"
+                )
+            added[each.name], origins[each.name] = each, origin
+    return added
+
+
+def _load(entry: EntryPoint, origin: str) -> list[Network]:
+    try:
+        loaded = entry.load()
+        if callable(loaded) and not isinstance(loaded, Network):
+            loaded = loaded()
+        networks = [loaded] if isinstance(loaded, Network) else list(loaded)
+    except Exception as error:  # an extension's own code may raise anything
+        raise UsageError(
+            f"{origin} cannot be loaded: {error or type(error).__name__}; mend it, or uninstall it"
+        ) from error
+    for each in networks:
+        if not isinstance(each, Network):
+            raise UsageError(
+                f"{origin} holds {quoted(type(each).__name__)}: it must be a Network, several of them, or a "
+                "function that returns them"
+            )
+    return networks
+
+
+def _described(entry: EntryPoint) -> str:
+    package = "an unknown package" if entry.dist is None else f"the package {entry.dist.name}"
+    return f"the entry point {entry.name} = {entry.value} ({GROUP}) of {package}"
+
+
+def _is_alias(name: str) -> bool:
+    return any(name == known.chain for known in _BITCOIN)
+
+
+def matching(known: Iterable[Network], asked: Network | None) -> Network | None:
+    """Choose among networks that fit equally well: the one that is asked for, or else the first."""
+    first = None
+    for each in known:
+        if asked is None or each.name == asked.name:
+            return each
+        first = first or each
+    return first
 
 
 def signet(message_start: bytes) -> Network:
@@ -177,4 +247,4 @@ def with_easy_work(network: Network) -> Network:
 
     No node's chain is checked against it unless a caller asks for just that.
     """
-    return replace(network, largest_target=_EASIEST, retargets=False, eases=False)
+    return replace(network, largest_target=EASIEST_TARGET, retargets=False, eases=False)

@@ -212,13 +212,15 @@ def split_payload(
 def _call(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> object:
     """Call a rule of an app's own with what its parameters ask for."""
     names = arguments_of(find)
-    values: dict[str, list[dict[str, Any]]] = {}
+    values: dict[str, Any] = {}
     if names is None or "outputs" in names:
         values["outputs"] = [output.as_dict() for output in outputs]
     if names is None:
         return find(values["outputs"])
     if "inputs" in names:
         values["inputs"] = [spending.as_dict() for spending in read_inputs(raw)]
+    if "version" in names:
+        values["version"] = int.from_bytes(raw[:4], "little", signed=True)
     return find(**values)
 
 

@@ -22,6 +22,8 @@ _MAX_MULTISIG_KEYS = 20
 _KEY_SIZES: Final = {2: 33, 3: 33, 4: 65, 6: 65, 7: 65}
 """Bytes of a public key by its first byte; 6 and 7 are the hybrid form that the network still accepts."""
 _ANCHOR_PROGRAM: Final = bytes.fromhex("4e73")
+_MWEB_OUTPUTS: Final = {8: "witness_mweb_hogaddr", 9: "witness_mweb_pegin"}
+"""Types of what marks an MWEB block, and of what enters one, by witness version; they have no address."""
 
 
 def operations(script: bytes) -> Iterator[tuple[int, bytes | None]]:
@@ -93,7 +95,7 @@ def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
     pubkey, multisig, nulldata and nonstandard have no address; no type has more than one.
     """
     program = witness_program(script)
-    if program is not None:
+    if program is not None and network.segwit_block_id is not None:
         return _classify_witness(*program, network)
     if is_script_hash(script):
         return "scripthash", (write_base58(network.p2sh + script[2:22]),)
@@ -202,8 +204,12 @@ def _classify_witness(version: int, program: bytes, network: Network) -> tuple[s
         name = "witness_v1_taproot"
     elif version == 1 and program == _ANCHOR_PROGRAM:
         name = "anchor"
+    elif network.mweb_hrp and version in _MWEB_OUTPUTS and len(program) == 32:
+        return _MWEB_OUTPUTS[version], ()
     else:
         name = "witness_unknown"
+    if not network.bech32_hrp:
+        return name, ()
     return name, (write_address(network.bech32_hrp, version, program),)
 
 

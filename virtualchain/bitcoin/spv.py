@@ -94,6 +94,11 @@ def check_spv(
 
 
 def _check_headers(headers: Sequence[Block], network: Network) -> None:
+    if network.auxpow_chain_id is not None:
+        raise MalformedBlock(
+            f"headers of {network.name} cannot show their work: it may be in other chains' blocks (AuxPoW), "
+            "which are not kept. Check a transaction of this chain with a node of its own"
+        )
     for block in headers:
         check_work(block, network)
     for parent, block in pairwise(headers):

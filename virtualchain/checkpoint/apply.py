@@ -67,6 +67,7 @@ def apply(
     *,
     trusted: tuple[str, ...] = (),
     migrates: bool = False,
+    begins_after: int | None = None,
     rollback: int | None = None,
     options: Options = DEFAULTS,
     listener: Listener = QUIET,
@@ -74,19 +75,21 @@ def apply(
     """Start the app of a checkpoint at its block, in the deployment at `url`.
 
     `contracts` must include the app's. With keys `trusted`, one of them must have signed. With `migrates` the
-    app begins on this chain, after the block of that height, whatever chain the checkpoint is of. With
-    `rollback`, every block above that one is undone for all apps in the same transaction. Apps whose history
-    does not reach that far then need their contracts, too; if the listener ends the work early, nothing is
-    applied and None is returned. Raises InvalidCheckpoint, and UsageError if the app or the chain is another
-    one; then nothing has changed.
+    app begins on this chain, whatever chain the checkpoint is of: after block `begins_after`, or else after
+    that of the checkpoint's height. With `rollback`, every block above that one is undone for all apps in the
+    same transaction. Apps whose history does not reach that far then need their contracts, too; if the
+    listener ends the work early, nothing is applied and None is returned. Raises InvalidCheckpoint, and
+    UsageError if the app or the chain is another one; then nothing has changed.
     """
+    if begins_after is not None and not migrates:
+        raise UsageError("only an app that migrates to another chain can begin after another block there")
     with archive.reading(file) as reader:
         verified = verify(reader, trusted)
         contract = _contract_for(contracts, verified)
         migrate(url)
         others = [] if rollback is None else _installed(url, contracts, contract)
         with closing(Deployment(url, others, None, options, repairs=contract.name)) as deployment:
-            load = _Load(deployment.connection, reader, verified, contract, migrates=migrates)
+            load = _Load(deployment.connection, reader, verified, contract, migrates, begins_after)
             reorg = None if rollback is None else operators_reorg(deployment.tape, rollback)
             _check_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
             prepared = None
@@ -201,8 +204,8 @@ class _Load:
         reader: Reader,
         verified: Verified,
         contract: Contract,
-        *,
         migrates: bool,
+        begins_after: int | None,
     ) -> None:
         self._connection = connection
         self._reader = reader
@@ -210,10 +213,12 @@ class _Load:
         self._manifest = manifest = verified.manifest
         self._contract = contract
         self._migrates = migrates
+        self._block_id = manifest.block_id if begins_after is None else begins_after
+        """The block on this chain after which the app continues."""
         self._contract_from_here = replace(
             contract,
-            first_block_id=manifest.block_id if migrates else manifest.first_block_id,
-            initial_snapshots={manifest.block_id: manifest.consensus_hash},
+            first_block_id=self._block_id if migrates else manifest.first_block_id,
+            initial_snapshots={self._block_id: manifest.consensus_hash},
         )
         self.build = FIRST_BUILD
         self._replaced: str | None = None
@@ -272,7 +277,7 @@ class _Load:
 
     @property
     def _place(self) -> dict[str, object]:
-        return {"app": self._manifest.app, "build": self.build, "block_id": self._manifest.block_id}
+        return {"app": self._manifest.app, "build": self.build, "block_id": self._block_id}
 
     def _load(self) -> None:
         manifest = self._manifest
@@ -327,7 +332,7 @@ class _Load:
         self._connection.execute(_Q["end_load"])
         for projection in ours:
             if projection.name in theirs:
-                lines = copy_rows(self._connection, projection, manifest.block_id)
+                lines = copy_rows(self._connection, projection, self._block_id)
                 self._compare_rows(theirs[projection.name].member, lines)
                 if has_long_entry(self._connection, projection):
                     raise InvalidCheckpoint(
@@ -339,7 +344,7 @@ class _Load:
             content = self._reader.content(STATE, LARGEST_STATE)
             self._compare(STATE, [content])
             files = StateFiles(self._connection, self._contract.name, self.build, Path())
-            files.keep(self._manifest.block_id, content)
+            files.keep(self._block_id, content)
 
     def _load_snapshots(self) -> None:
         """Load the whole series, on which later hashes depend; on another chain, only the last hash."""
@@ -360,7 +365,7 @@ class _Load:
         lines = self._reader.lines(member)
         if not self._migrates:
             return lines
-        block = f"\t{self._manifest.block_id}\n".encode()
+        block = f"\t{self._block_id}\n".encode()
         return (line.rpartition(b"\t")[0] + block for line in lines)
 
     def _compare_rows(self, member: str, lines: Iterable[bytes]) -> None:

@@ -144,6 +144,12 @@ def show(options: Options, file: str) -> None:
 @trust_option
 @click.option("--migrate", "migrates", is_flag=True, help="Continue on another chain than the checkpoint's.")
 @click.option(
+    "--begin-after",
+    type=BLOCK_ID,
+    metavar="BLOCK",
+    help="With --migrate: continue after BLOCK of this chain. Default: the checkpoint's height.",
+)
+@click.option(
     "--rollback",
     type=BLOCK_ID,
     metavar="BLOCK",
@@ -151,7 +157,14 @@ def show(options: Options, file: str) -> None:
 )
 @wait_option
 @pass_options
-def apply(options: Options, file: str, migrates: bool, rollback: int | None, wait: bool) -> None:
+def apply(
+    options: Options,
+    file: str,
+    migrates: bool,
+    begin_after: int | None,
+    rollback: int | None,
+    wait: bool,
+) -> None:
     """Let an app continue from the checkpoint in FILE.
 
     FILE can be the URL of what `checkpoint publish` keeps: then it is the newest one there.
@@ -173,6 +186,7 @@ def apply(options: Options, file: str, migrates: bool, rollback: int | None, wai
             contracts,
             trusted=options.settings.trust,
             migrates=migrates,
+            begins_after=begin_after,
             rollback=rollback,
             options=EngineOptions(history=options.settings.history, wait_for_writer=wait),
             listener=Listener(

@@ -357,7 +357,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--confirmations",
             metavar="K",
-            help="Process a block once K blocks follow it. Default: 6.",
+            help="Process a block once K blocks follow it. Default: 6; on other coins, see docs/chains.md.",
         ),
         option(
             "--history",
@@ -374,7 +374,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--network",
             metavar="NAME",
             help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet, "
-            "regtest, or signet- and a custom signet's message start.",
+            "regtest, signet- and a custom signet's message start; litecoin, namecoin, dogecoin, each also "
+            "with -testnet and -regtest; or one of an extension.",
         ),
         option(
             "--expect",

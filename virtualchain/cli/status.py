@@ -75,7 +75,7 @@ def status(options: Options, check: bool) -> None:
         }
         last = views.last_start(connection)
         running = last if deployment["writer"] is not None or deployment["standby"] else None
-        confirmations = running["confirmations"] if running else options.settings.confirmations
+        confirmations = running["confirmations"] if running else options.settings.confirmations_on(network)
         apps_with_code = running["apps"] if running else _next_apps(options, last)
         live = _live_builds(connection)
         outlook = _look_ahead(options, connection, network, live, confirmations, apps_with_code)

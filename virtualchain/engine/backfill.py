@@ -10,7 +10,8 @@ from contextlib import closing
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.block import Scanner
-from virtualchain.bitcoin.header import HEADER_SIZE, read_header, work
+from virtualchain.bitcoin.encoding import read_whole_header
+from virtualchain.bitcoin.header import work
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import gaps, watches_of
 from virtualchain.engine.deployment import Deployment
@@ -122,7 +123,7 @@ def _in_front_of(source: BlockSource, child: Block, first: int) -> Iterator[Bloc
             raise NodeUnavailable(
                 f"the node follows another branch than the tape at block {block_id}: ask again"
             )
-        parent = read_header(block_id, source.raw_block(child.prev_hash)[:HEADER_SIZE])
+        parent = read_whole_header(block_id, source.raw_block(child.prev_hash), source.network)
         if parent.hash != child.prev_hash:
             raise MalformedBlock(
                 f"{source}: block {block_id}: requested {child.prev_hash}, got {parent.hash}"

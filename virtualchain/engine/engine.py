@@ -83,7 +83,8 @@ class StateEngine(Answering):
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
     means the embedded server. `source` is a node's URL, the URLs of several nodes, or a BlockSource; `cookie`
     is the file with which to log in at the node, if neither the URL has a password nor the file is in its
-    default place. A block is taken once `confirmations` blocks are on top of it.
+    default place. A block is taken once `confirmations` blocks are on top of it; None means as many as the
+    network should have, which is 6 on Bitcoin.
     Every block is checked before anything of it is taken: with `verify="headers"` the chain of headers with
     its work, targets and times, and the block's form; with "merkle" its transactions and witnesses against
     what header and coinbase commit to, too; with "off" only that it is the block of its header. None means
@@ -135,7 +136,7 @@ class StateEngine(Answering):
         database: str | None = None,
         source: BlockSource | str | Sequence[str],
         cookie: Path | str | None = None,
-        confirmations: int = 6,
+        confirmations: int | None = None,
         verify: Verification | None = None,
         senders: SenderLevel = "node",
         wait_for_writer: bool = False,
@@ -155,7 +156,7 @@ class StateEngine(Answering):
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
-            confirmations=confirmations,
+            confirmations=6 if confirmations is None else confirmations,
             verify="merkle" if verify is None else verification(verify) or verify,
             senders=senders,
             history=history,
@@ -198,18 +199,21 @@ class StateEngine(Answering):
         node = node_of(self._source)
         if verify is None and node is not None:
             self._options = replace(self._options, verify="headers")
+        if confirmations is None:
+            self._options = replace(self._options, confirmations=self._source.network.confirmations)
         self._pending: Pending | None = None
         self._mempool: Mempool | None = None
         self._mempool_of: NodeSource | None = None
         try:
             if pending and node is None:
                 raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
+            check_runnable(declared, self._options)
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
         except BaseException:
             self._source.close()
             raise
-        self._look = Look(self._source, confirmations, self._options.verify)
+        self._look = Look(self._source, self._options.confirmations, self._options.verify)
         self._scanner = Scanner(
             self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
         )

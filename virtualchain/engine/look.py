@@ -9,8 +9,9 @@ answers that do not fit together.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_times, check_work
-from virtualchain.bitcoin.header import HEADER_SIZE, branch_work, read_header, work
+from virtualchain.bitcoin.difficulty import Earlier, check_targets, check_times, check_work
+from virtualchain.bitcoin.encoding import read_whole_header
+from virtualchain.bitcoin.header import branch_work, work
 from virtualchain.bitcoin.source import BlockSource, Tip, at_height
 from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
@@ -39,7 +40,7 @@ class _Headers:
         if block_hash is None:
             raise _chain_changed()
         with at_height(block_id):
-            header = read_header(block_id, self.source.raw_block(block_hash)[:HEADER_SIZE])
+            header = read_whole_header(block_id, self.source.raw_block(block_hash), self.source.network)
         if header.hash != block_hash:
             raise MalformedBlock(
                 f"{self.source}: block {block_id}: requested {block_hash}, got {header.hash}"
@@ -222,7 +223,7 @@ class _Branch:
         self._sum = planner.Branch(page[0] if known is None else known.first, page[-1], total)
         self._pinned.update((block.block_id, block.hash) for block in page if block.block_id in self._heights)
         self._recent.update((block.block_id, block) for block in page)
-        for block_id in range(min(self._recent), page[-1].block_id - PERIOD):
+        for block_id in range(min(self._recent), page[-1].block_id - self._headers.source.network.period):
             del self._recent[block_id]
         return self._sum
 

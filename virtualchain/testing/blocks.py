@@ -4,20 +4,22 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.bitcoin.script import push, push_height
 from virtualchain.consensus.hashing import sha256d
+from virtualchain.errors import UsageError
 from virtualchain.model import Block
 from virtualchain.testing.wire import compact_size, serialize_output
 
-SPACING: Final = 600
-"""Seconds from one block to the next."""
 START_TIME: Final = 1_735_689_600
 """The time of the first block after a genesis block: 2025-01-01, independent of the clock."""
 MAX_WEIGHT: Final = 4_000_000
 """The maximum weight of a block (BIP 141)."""
 
 _VERSION = 0x20000000
+_OWN_VERSION = 4
+"""What the version of a chain with AuxPoW says beside the chain's number."""
+_REGTEST: Final = NETWORKS["regtest"]
 _NULL = bytes(32)
 _EASY_BITS = 0x207FFFFF
 _EASY_TARGET_BITS = 240
@@ -40,7 +42,13 @@ _GENESIS: Final = {
 
 
 def genesis_block(network: Network) -> bytes:
-    """Build the serialized genesis block of a network."""
+    """Return the serialized genesis block of a network; raises UsageError if only its hash is known."""
+    if network.genesis_block:
+        return network.genesis_block
+    if network.name not in _GENESIS:
+        raise UsageError(
+            f"network {network.name} has no genesis_block, which chains that are made up begin with"
+        )
     message, key = (
         (_TESTNET4, bytes(33)) if network.name == "testnet4" else (_TIMES, bytes.fromhex(_SATOSHI_KEY))
     )
@@ -64,31 +72,47 @@ def make_block(
     reward: int,
     tag: bytes = b"",
     bits: int | None = None,
+    network: Network = _REGTEST,
 ) -> tuple[bytes, bytes]:
     """Build the block after `parent` that holds `transactions` (bytes, and txid in internal byte order).
 
     The coinbase pays `reward` (satoshi: subsidy and fees) to `script`; `tag` distinguishes blocks that
     would otherwise be equal. Returns the block's bytes and the coinbase's txid. `bits` is the target, by
     default the parent's. The block has proof of work only if its target is about as easy as regtest's,
-    which takes two tries on average; with a harder one, only a fake node accepts it.
+    which takes two tries on average; with a harder one, only a fake node accepts it. `network` says how
+    it is hashed, and whether there are witnesses.
     """
-    witness_root = merkle_root([_NULL, *(sha256d(raw) for raw, _ in transactions)])
-    commitment = b"\x6a\x24\xaa\x21\xa9\xed" + sha256d(witness_root + _NULL)
-    outputs = serialize_output(reward, script) + serialize_output(0, commitment)
-    body = _coinbase_body(2, push_height(parent.block_id + 1) + push(tag), outputs, 2)
-    coinbase = body[:4] + b"\x00\x01" + body[4:-4] + b"\x01\x20" + _NULL + body[-4:]
+    outputs, count = serialize_output(reward, script), 1
+    if network.segwit_block_id is not None:
+        witness_root = merkle_root([_NULL, *(sha256d(raw) for raw, _ in transactions)])
+        commitment = b"\x6a\x24\xaa\x21\xa9\xed" + sha256d(witness_root + _NULL)
+        outputs, count = outputs + serialize_output(0, commitment), 2
+    body = _coinbase_body(2, push_height(parent.block_id + 1) + push(tag), outputs, count)
+    coinbase = body
+    if network.segwit_block_id is not None:
+        coinbase = body[:4] + b"\x00\x01" + body[4:-4] + b"\x01\x20" + _NULL + body[-4:]
     coinbase_id = sha256d(body)
     root = merkle_root([coinbase_id, *(txid for _, txid in transactions)])
-    time = max(parent.time + SPACING, START_TIME)
-    header = make_header(parent, root, time, parent.bits if bits is None else bits)
+    time = max(parent.time + network.spacing, START_TIME)
+    header = make_header(parent, root, time, parent.bits if bits is None else bits, network=network)
     parts = [header, compact_size(len(transactions) + 1), coinbase, *(raw for raw, _ in transactions)]
     return b"".join(parts), coinbase_id
 
 
-def make_header(parent: Block, root: bytes, time: int, bits: int, version: int = _VERSION) -> bytes:
+def make_header(
+    parent: Block,
+    root: bytes,
+    time: int,
+    bits: int,
+    version: int | None = None,
+    network: Network = _REGTEST,
+) -> bytes:
     """Build the header of the block after `parent`; it has proof of work only if that is easy."""
+    if version is None:
+        number = network.auxpow_chain_id
+        version = _VERSION if number is None else number << 16 | _OWN_VERSION
     head = struct.pack("<i32s32sII", version, bytes.fromhex(parent.hash)[::-1], root, time, bits)
-    return _prove_work(head, bits)
+    return _prove_work(head, bits, network)
 
 
 def bare_coinbase(block_id: int) -> bytes:
@@ -134,12 +158,12 @@ def framed(network: Network, blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield raw
 
 
-def _prove_work(head: bytes, bits: int) -> bytes:
+def _prove_work(head: bytes, bits: int, network: Network) -> bytes:
     """Complete a header's first 76 bytes with the first nonce that meets the target; 0 if that is hard."""
-    limit = target(bits)
+    limit, hashed = target(bits), network.proof_of_work
     for nonce in range(1 << 32 if limit >> _EASY_TARGET_BITS else 0):
         header = head + struct.pack("<I", nonce)
-        if int.from_bytes(sha256d(header), "little") <= limit:
+        if hashed is None or int.from_bytes(hashed(header), "little") <= limit:
             return header
     return head + bytes(4)
 

@@ -52,7 +52,8 @@ class ChainBuilder:
         self.network = find_network(network)
         self.tree = BlockTree(self.network)
         self.coins = Coins()
-        self._wallet = Wallet(self.coins)
+        kind = "p2pkh" if self.network.segwit_block_id is None else "p2wpkh"
+        self._wallet = Wallet(self.coins, kind)
         self._mined = 0
         if premine:
             self.mine(n=premine)
@@ -81,7 +82,7 @@ class ChainBuilder:
         """
         chain = cls(network, premine=0)
         for raw in blocks:
-            coinbase = read_block(chain.tree.add(raw).raw)[0]
+            coinbase = read_block(chain.tree.add(raw).plain)[0]
             if coinbase.outputs[0][1] == chain._wallet.faucet.script_pubkey:
                 chain._wallet.add_coinbase(coinbase.txid)
         last = chain.tree.find(tip)
@@ -139,7 +140,9 @@ class ChainBuilder:
                 f"a transaction needs a sender and a fee that is not negative, not {senders} and {fee}"
             )
         self._sync_coins()
-        return self._wallet.send(payload, [as_key(who) for who in senders], to, fee, coins, is_alone=is_alone)
+        return self._wallet.send(
+            payload, [as_key(who, self._wallet.kind) for who in senders], to, fee, coins, is_alone=is_alone
+        )
 
     def double_spend(
         self,
@@ -232,6 +235,7 @@ class ChainBuilder:
             subsidy(self.network, height) + fees,
             b"virtualchain %d" % self._mined,
             bits,
+            self.network,
         )
         self._mined += 1
         self._wallet.add_coinbase(coinbase)

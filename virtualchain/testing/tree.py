@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from virtualchain.bitcoin.header import read_header
-from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.encoding import plain_block, read_whole_header
+from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.errors import UsageError
 from virtualchain.model import Block
 from virtualchain.testing.blocks import genesis_block, work
@@ -29,6 +29,7 @@ class StoredBlock:
     undo: Undo | None = None
     """What its transactions spend, once it is known."""
     invalid: bool = False
+    network: Network = NETWORKS["regtest"]
 
     @property
     def height(self) -> int:
@@ -38,7 +39,17 @@ class StoredBlock:
     @property
     def transactions(self) -> int:
         """Return the number of transactions, including the coinbase."""
-        return read_compact_size(self.raw, HEADER_SIZE)[0]
+        return read_compact_size(self.plain, HEADER_SIZE)[0]
+
+    @property
+    def plain(self) -> bytes:
+        """Return the block in Bitcoin's encoding."""
+        return plain_block(self.raw, self.network)
+
+    @property
+    def header(self) -> bytes:
+        """Return the header as nodes hand it out: with its AuxPoW, if it has one."""
+        return self.block.header + self.block.auxpow
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class BlockTree:
         self._order = count()
         self._known: dict[str, StoredBlock] = {}
         raw = genesis_block(network)
-        genesis = self._store(read_header(0, raw[:HEADER_SIZE]), raw, None)
+        genesis = self._store(read_whole_header(0, raw, network), raw, None)
         self.chain: list[StoredBlock] = [genesis]
         self._hidden: list[StoredBlock] = []
         self._hidden_tip: StoredBlock | None = None
@@ -86,7 +97,7 @@ class BlockTree:
 
     def add(self, raw: bytes, undo: Undo | None = None) -> StoredBlock:
         """Add a block, whose parent must be known (else UsageError), without activating it."""
-        head = read_header(0, raw[:HEADER_SIZE])
+        head = read_whole_header(0, raw, self.network)
         known = self._known.get(head.hash)
         if known is not None:
             return known
@@ -96,7 +107,7 @@ class BlockTree:
                 f"block {head.hash} follows {head.prev_hash}, which is unknown: add blocks of"
                 f" {self.network.name} after its genesis block, each after its parent"
             )
-        stored = self._store(read_header(parent.height + 1, raw[:HEADER_SIZE]), raw, parent)
+        stored = self._store(read_whole_header(parent.height + 1, raw, self.network), raw, parent)
         stored.undo = undo
         return stored
 
@@ -155,7 +166,8 @@ class BlockTree:
 
     def _store(self, block: Block, raw: bytes, parent: StoredBlock | None) -> StoredBlock:
         before = 0 if parent is None else parent.chainwork
-        stored = StoredBlock(block, raw, parent, before + work(block.bits), next(self._order))
+        chainwork = before + work(block.bits)
+        stored = StoredBlock(block, raw, parent, chainwork, next(self._order), network=self.network)
         self._known[block.hash] = stored
         return stored
 
@@ -224,7 +236,7 @@ class Coins:
 
     def _connect(self, stored: StoredBlock) -> None:
         spent = []
-        for index, tx in enumerate(read_block(stored.raw)):
+        for index, tx in enumerate(read_block(stored.plain)):
             spent.append([self._remove(outpoint) for outpoint in tx.outpoints] if index else [])
             self._confirmed[tx.txid] = stored.height
             # The genesis coinbase cannot be spent: no node has it among its coins.
@@ -235,7 +247,7 @@ class Coins:
             stored.undo = make_undo(known)
 
     def _disconnect(self, stored: StoredBlock) -> None:
-        transactions = read_block(stored.raw)
+        transactions = read_block(stored.plain)
         spent = read_undo(stored.undo) if stored.undo is not None else [[] for _ in transactions]
         for tx, coins in zip(reversed(transactions), reversed(spent), strict=True):
             del self._confirmed[tx.txid]

@@ -53,8 +53,10 @@ class _FaucetChain:
 class Wallet:
     """Signs for every name, with the coins of one chain."""
 
-    def __init__(self, coins: Coins) -> None:
-        self.faucet = key("faucet")
+    def __init__(self, coins: Coins, kind: str = "p2wpkh") -> None:
+        """Sign with these coins; names have keys of this kind."""
+        self.kind = kind
+        self.faucet = key("faucet", kind)
         self._coins = coins
         self._coinbases: list[bytes] = []
         self._signed_away: set[bytes] = set()
@@ -81,7 +83,7 @@ class Wallet:
         The first one that it spends pays, together with `coins`, and its owner receives the change. If it
         `is_alone`, the senders' coins are the faucet's, and no other transaction is needed for it.
         """
-        outputs = _outputs(payload, to)
+        outputs = _outputs(payload, to, self.kind)
         amount = max(0, sum(value for _, value in outputs) + fee - sum(coin.value for coin in coins))
         taken = [
             self._take_coin(sender, 0 if index else amount, is_granted=is_alone)
@@ -112,7 +114,7 @@ class Wallet:
             raise UsageError(
                 f"transaction {tx.txid} was not signed here: only results of `send` can be double-spent"
             )
-        return self._sign(self._spent_by[tx.txid], _outputs(payload, to), fee, tx.funding)
+        return self._sign(self._spent_by[tx.txid], _outputs(payload, to, self.kind), fee, tx.funding)
 
     def _sign(
         self, coins: list[OwnedCoin], outputs: list[tuple[bytes, int]], fee: int, funding: Tx | None
@@ -204,16 +206,18 @@ class Wallet:
         return self._coins.confirmed(bytes.fromhex(tx.txid)[::-1]) is not None
 
 
-def _outputs(payload: bytes | None, to: Sequence[tuple[Recipient, int]]) -> list[tuple[bytes, int]]:
+def _outputs(
+    payload: bytes | None, to: Sequence[tuple[Recipient, int]], kind: str
+) -> list[tuple[bytes, int]]:
     outputs = [] if payload is None else [(op_return(payload), 0)]
     for recipient, value in to:
         if value < 0:
             raise UsageError(f"an output cannot hold {value} satoshi: the amount is negative")
-        script = recipient if isinstance(recipient, bytes) else as_key(recipient).script_pubkey
+        script = recipient if isinstance(recipient, bytes) else as_key(recipient, kind).script_pubkey
         outputs.append((script, value))
     return outputs
 
 
-def as_key(who: str | Key) -> Key:
+def as_key(who: str | Key, kind: str = "p2wpkh") -> Key:
     """Return the key of a name, or the key itself."""
-    return key(who) if isinstance(who, str) else who
+    return key(who, kind) if isinstance(who, str) else who

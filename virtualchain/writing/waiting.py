@@ -146,7 +146,7 @@ class Wait:
             for header in headers:
                 raw = self._source.raw_block(header.hash)
                 if any(item in raw for item in self._searched):
-                    self._look_into(header.hash, split_transactions(raw))
+                    self._look_into(header.hash, split_transactions(raw, self._source.network))
                 self._chain.append(Tip(header.block_id, header.hash))
 
     def _headers(self) -> Sequence[Block]:

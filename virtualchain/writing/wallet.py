@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
-from virtualchain.bitcoin.networks import NETWORKS, Network
+from virtualchain.bitcoin.networks import Network, every_network
 from virtualchain.bitcoin.node.answers import block_hash as read_hash
 from virtualchain.bitcoin.node.answers import satoshi, well_formed, whole_number
 from virtualchain.bitcoin.node.client import Answer, NotOffered, node_answer
@@ -309,7 +309,7 @@ def script_of(source: NodeSource, address: str) -> bytes:
         answer = source.rpc.call("validateaddress", address)
         if answer["isvalid"]:
             return bytes.fromhex(answer["scriptPubKey"])
-    others = [network.name for network in NETWORKS.values() if _is_of(address, network)]
+    others = [known.name for known in every_network() if _is_of(address, known)]
     here = source.network.name
     if others and here not in others:
         raise UsageError(
@@ -323,8 +323,11 @@ def _is_of(address: str, network: Network) -> bool:
     """Check whether an address looks like one of a network: by its prefix, or its version."""
     from embit import base58  # noqa: PLC0415 - only for what is not an address here
 
-    if address.lower().startswith(f"{network.bech32_hrp}1"):
+    prefixes = [prefix for prefix in (network.bech32_hrp, network.mweb_hrp) if prefix]
+    if address.lower().startswith(tuple(f"{prefix}1" for prefix in prefixes)):
         return True
     with suppress(Exception):
-        return base58.decode_check(address)[:1] in {network.p2pkh, network.p2sh}
+        return base58.decode_check(address)[:-20] in {network.p2pkh, network.p2sh, network.p2sh_also_read} - {
+            b""
+        }
     return False

@@ -79,7 +79,7 @@ def foretell(fake_node: FakeNode, database_url: str, run: Run) -> Callable[[App]
 def test_tracked_outputs(by_statements: bool, foretell: Callable[[App], Foretelling]) -> None:
     """Balances move from outputs of blocks that are not in the log."""
     node, model = foretell(rides_app(by_statements=by_statements)), RidesModel(3)
-    for _ in range(30):
+    for _ in range(15):
         model.block(node)  # type: ignore[arg-type]
     node.check()
 
@@ -88,5 +88,5 @@ def test_inscriptions(foretell: Callable[[App], Foretelling]) -> None:
     """Envelopes in taproot witnesses, and satoshis that move on."""
     node = foretell(inscriptions)
     history = History(node, 4)  # type: ignore[arg-type]
-    history.mine(12)
+    history.mine(7)
     node.check()

@@ -108,7 +108,7 @@ def test_random_blocks(
         monkeypatch.setattr(foreseen_tables, "_Q", {**foreseen_tables._Q, "is_large": "SELECT true"})
     fake_node.mine()
     run(app)
-    for _ in range(8):
+    for _ in range(4):
         txs = [fake_node.send(b"zos%d" % dice.randrange(10**6)) for _ in range(dice.randrange(1, 13))]
         verdicts = foresee(app, txs)
         fake_node.mine(txs)
@@ -125,8 +125,8 @@ def test_each_input_has_its_own_changes(
     app, dice = zoo(), Random(f"own {seed}")
     fake_node.mine()
     run(app)
-    for _ in range(4):
-        txs = [fake_node.send(b"zos%d" % dice.randrange(10**6)) for _ in range(12)]
+    for _ in range(2):
+        txs = [fake_node.send(b"zos%d" % dice.randrange(10**6)) for _ in range(9)]
         verdicts = foresee(app, txs)
         assert len(verdicts) == len(txs)
         for tx, verdict in zip(txs, verdicts, strict=True):

@@ -1,8 +1,10 @@
 """The test kit's own checks: no transaction halts the app, and no machine disagrees with another."""
 
+import pytest
+
 from tests.support.runes_chain import ETCHING, TERMS, runestone, script_of
 from virtualchain.examples.runes import app
-from virtualchain.testing import check_determinism, check_poison
+from virtualchain.testing import check_determinism, check_poison, determinism
 
 PREFIX = b"\x6a\x5d"
 SAMPLES = [
@@ -24,13 +26,14 @@ def carry(payload: bytes) -> bytes:
 
 def test_hostile_transactions(database_url: str) -> None:
     """Every case that has a runestone output is an op; none is rejected, and none halts the app."""
-    report = check_poison(app, SAMPLES[:4], database_url=database_url, carry=carry)
-    assert report.accepted > 400
+    report = check_poison(app, SAMPLES[:2], database_url=database_url, carry=carry)
+    assert report.accepted > 250
     assert report.refused == 0
 
 
-def test_machines_agree(database_url: str) -> None:
+def test_machines_agree(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes, plans, heaps, forks and versions of PostgreSQL arrive at the same rows and hashes."""
+    monkeypatch.setattr(determinism, "_MOST_CASES", 100)
     report = check_determinism(app, SAMPLES[:3], database_url=database_url, carry=carry)
-    assert report.accepted > 100
+    assert report.accepted > 60
     assert len(report.machines) >= 2

@@ -30,8 +30,14 @@ def other_url(database_server: DatabaseServer) -> Iterator[str | None]:
 
 @pytest.fixture(autouse=True)
 def _fewer_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send half as many hostile inputs: which ones there are is tested elsewhere."""
-    monkeypatch.setattr(determinism, "_MOST_CASES", 120)
+    """Send a quarter of the hostile inputs: which ones there are is tested elsewhere."""
+    monkeypatch.setattr(determinism, "_MOST_CASES", 60)
+
+
+@pytest.fixture
+def _one_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the machine with another version, where the rough one shows the difference."""
+    monkeypatch.setattr(determinism.Course, "on_another_version", lambda *_: None)
 
 
 def an_app(
@@ -61,7 +67,7 @@ def test_an_app_that_is_the_same_everywhere(database_url: str, other_url: str | 
     assert all(name.startswith("another process ") for name in others)
     assert len(others) == (2 if other_url is None else 3)
     assert report.accepted > 40
-    assert report.refused > 20
+    assert report.refused > 10
     assert report.cases == report.accepted + report.refused
     assert report.blocks > 5
 
@@ -101,6 +107,7 @@ def memory() -> Callable[[bytes], dict[str, Any]]:
     return parse
 
 
+@pytest.mark.usefixtures("_one_other_machine")
 @pytest.mark.parametrize("parse", [hash_order, local_hour, clock, stack, memory()])
 def test_what_a_machine_decides_in_parse(
     database_url: str,
@@ -135,6 +142,7 @@ def heap_order(op: dict[str, Any], state: State) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("_one_other_machine")
 def test_the_statement_is_named(database_url: str, other_url: str | None) -> None:
     """A query without ORDER BY, with its result on both machines."""
     with pytest.raises(Undetermined) as raised:
@@ -145,6 +153,7 @@ def test_the_statement_is_named(database_url: str, other_url: str | None) -> Non
     assert "add ORDER BY to a query that returns several rows" in str(raised.value)
 
 
+@pytest.mark.usefixtures("_one_other_machine")
 def test_a_silent_difference_in_rows_is_traced_to_its_statement(
     database_url: str, other_url: str | None
 ) -> None:
@@ -167,6 +176,7 @@ def test_a_silent_difference_in_rows_is_traced_to_its_statement(
     assert "- table words, row (21001): " in message
 
 
+@pytest.mark.usefixtures("_one_other_machine")
 def test_rows_that_a_replay_would_repair_are_found(database_url: str, other_url: str | None) -> None:
     """What is derived again does not replace what a machine had: here, by the folder that it worked in."""
 
@@ -186,6 +196,7 @@ def test_rows_that_a_replay_would_repair_are_found(database_url: str, other_url:
     assert "- table words, row (21001): " in message
 
 
+@pytest.mark.usefixtures("_one_other_machine")
 def test_an_app_that_halts_on_one_machine(database_url: str, other_url: str | None) -> None:
     """The halt is reported with its callback and the op."""
 
@@ -202,6 +213,7 @@ def test_an_app_that_halts_on_one_machine(database_url: str, other_url: str | No
         )
 
 
+@pytest.mark.usefixtures("_one_other_machine")
 def test_an_app_that_halts_everywhere_cannot_be_compared(database_url: str, other_url: str | None) -> None:
     """The error points to `check_poison`."""
 

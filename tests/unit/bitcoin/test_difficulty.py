@@ -7,13 +7,14 @@ import pytest
 
 from tests.support.headers import EASY, HARD, grow
 from tests.support.shared_data import shared
-from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_times, check_work, follows
+from virtualchain.bitcoin.difficulty import check_targets, check_times, check_work, follows
 from virtualchain.bitcoin.header import headers_from
 from virtualchain.bitcoin.networks import Network, network, with_easy_work
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 
 MAIN, TEST = network("mainnet"), network("testnet3")
+PERIOD = MAIN.period
 FIRST = 0x1D00FFFF
 """The bits of the first mainnet blocks, and of an eased block on testnet3."""
 USUAL = 0x1B04864C

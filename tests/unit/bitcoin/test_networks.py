@@ -31,10 +31,20 @@ def test_an_unknown_network_is_rejected_with_the_known_names() -> None:
         network("bitcoin")
 
 
-def test_no_two_networks_share_a_genesis_a_port_or_a_message_start() -> None:
+def test_no_two_networks_of_bitcoin_share_a_genesis_a_port_or_a_message_start() -> None:
     """The values that identify a network are unique to it."""
+    bitcoin = [known for known in NETWORKS.values() if known.is_bitcoin]
     for field in ("genesis_hash", "rpc_port", "message_start", "subfolder", "chain"):
-        assert len({getattr(known, field) for known in NETWORKS.values()}) == len(NETWORKS), field
+        assert len({getattr(known, field) for known in bitcoin}) == len(bitcoin) == 5, field
+
+
+def test_only_namecoin_s_regtest_is_like_another_network() -> None:
+    """All others differ in their first block, or in the message start; the pair has to be asked for."""
+    seen: dict[tuple[str, bytes], str] = {}
+    for known in NETWORKS.values():
+        place = known.genesis_hash, known.message_start
+        assert (place in seen) == (known.name == "namecoin-regtest")
+        seen[place] = known.name
 
 
 @pytest.mark.parametrize(

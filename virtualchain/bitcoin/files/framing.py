@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from virtualchain.bitcoin.networks import NETWORKS, Network
+from virtualchain.bitcoin.networks import Network, every_network
 from virtualchain.errors import MissingData, NodeError
 
 KEY_SIZE: Final = 8
@@ -156,8 +156,10 @@ class FramedFile:
         return any(os.pread(file, length, end - length))
 
     def _reject_other_network(self, start: bytes) -> None:
-        for other in NETWORKS.values():
-            if start == other.message_start and other != self._framing.network:
+        if start == self._framing.network.message_start:
+            return
+        for other in every_network():
+            if start == other.message_start:
                 raise NodeError(
                     f"{self._path} holds blocks of {other.name} among those of {self._framing.network.name}: "
                     "use the files of one network"

@@ -13,7 +13,7 @@ from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.files.index import Branch
 from virtualchain.bitcoin.files.spent import Outputs, UndoFiles
 from virtualchain.bitcoin.files.store import NO_PARENT, BlockStore, find_folder, find_network
-from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header
+from virtualchain.bitcoin.header import HEADER_SIZE, display_hash
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
 from virtualchain.bitcoin.transaction import read_inputs
@@ -90,11 +90,7 @@ class FileSource:
                 return None
             following = range(block_id + 1, block_id + 1 + MOST_HEADERS)
             numbers = [(height, store.index.active(height)) for height in following]
-        return [
-            read_header(height, store.part(each, 0, HEADER_SIZE))
-            for height, each in numbers
-            if each is not None
-        ]
+        return [store.header(each, height) for height, each in numbers if each is not None]
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
         """Return False: no file says which blocks the node calls invalid."""
@@ -180,7 +176,7 @@ def find_anchor(store: BlockStore) -> tuple[int, int]:
 
 def _root_height(store: BlockStore, branch: Branch) -> int:
     """Determine the height of a branch's root from what its root and its tip state."""
-    tip = _stated_height(store.read(branch.tip))
+    tip = _stated_height(store.plain(branch.tip))
     least = store.network.coinbase_height_block_id
     if tip is None or tip < least:
         raise NodeError(
@@ -188,7 +184,7 @@ def _root_height(store: BlockStore, branch: Branch) -> int:
             "state its height: use files from the first block on, or a node"
         )
     lowest = tip - branch.depth
-    if lowest >= least and _stated_height(store.read(branch.root)) != lowest:
+    if lowest >= least and _stated_height(store.plain(branch.root)) != lowest:
         raise NodeError(
             f"{store}: block {store.hash(branch.root)} is {branch.depth} blocks below one that states "
             f"height {tip}, but does not state {lowest}: are all of these blocks of {store.network.name}?"

@@ -113,7 +113,7 @@ class UndoFiles:
 
     def _outpoints(self, number: int) -> list[list[tuple[str, int]]]:
         """Return what each transaction of a block spends."""
-        transactions = split_transactions(self._store.read(number))
+        transactions = split_transactions(self._store.plain(number))
         return [[(spending.txid, spending.vout) for spending in read_inputs(each)] for each in transactions]
 
     def spent(self, number: int, transactions: Mapping[int, str], *, heights: bool) -> SpentOutputs:
@@ -127,7 +127,7 @@ class UndoFiles:
                 f"{self._store} has no undo data of block {self._store.hash(number)}: the node never "
                 "connected it, or its rev*.dat is gone; use the node's whole folder, or the node itself"
             )
-        coins_by_txindex = read_undo(records[0], transactions)
+        coins_by_txindex = read_undo(records[0], transactions, self._store.network)
         outputs = {
             txindex: tuple(
                 SpentOutput(coin.value, coin.script_pubkey, coin.made_at if heights else None)
@@ -152,9 +152,9 @@ class UndoFiles:
 
     def _belongs_to(self, record: bytes, number: int, txindexes: Collection[int]) -> bool | None:
         """Check whether these transactions of a block spend what a record says; None if undecidable."""
-        raw = self._store.read(number)
+        raw = self._store.plain(number)
         transactions = split_transactions(raw)
-        coins = read_undo(record, range(1, len(transactions)))
+        coins = read_undo(record, range(1, len(transactions)), self._store.network)
         inputs = {txindex: read_inputs(transactions[txindex]) for txindex in range(1, len(transactions))}
         if any(len(coins[txindex]) != len(inputs[txindex]) for txindex in inputs):
             return False
@@ -177,7 +177,7 @@ class UndoFiles:
         with self._store.lock:
             place, height = self._store.index.place(number), self._store.index.height(number)
             has_siblings = bool(self._store.index.siblings(number))
-        start = self._store.part(number, 0, HEADER_SIZE + _COUNT)
+        start = self._store.start(number, _COUNT)
         count = first_count(start[HEADER_SIZE:]) - 1
         with self._lock:
             records = self._files.get(place.file)
@@ -260,7 +260,7 @@ class _AncestorOutputs:
             if ancestor is None:
                 return None
             try:
-                raw = self._store.read(ancestor)
+                raw = self._store.plain(ancestor)
             except MissingData:
                 return None
             self._blocks[height] = dict(zip(txids(raw), split_transactions(raw), strict=True))
@@ -316,7 +316,7 @@ class Outputs:
                 self._database = None
 
     def _inputs(self, number: int, transactions: Mapping[int, str]) -> dict[int, tuple[TxIn, ...]]:
-        raws = split_transactions(self._store.read(number))
+        raws = split_transactions(self._store.plain(number))
         inputs = {}
         for txindex, txid in transactions.items():
             if txindex >= len(raws) or read_outputs(raws[txindex])[0] != txid:
@@ -346,7 +346,7 @@ class Outputs:
     def _places(self, number: int) -> Iterator[tuple[int, int, int, int]]:
         # A block that is damaged or gone adds no outputs; a missing output is reported when it is requested.
         with suppress(MalformedBlock, MissingData):
-            raw = self._store.read(number)
+            raw = self._store.plain(number)
             transactions = split_transactions(raw)
             start = len(raw) - sum(map(len, transactions))
             for txid, transaction in zip(txids(raw), transactions, strict=True):
@@ -390,7 +390,7 @@ class Outputs:
         """
         elsewhere: Sequence[SpentOutput] = ()
         for number, start, length in database.execute(_FIND, [_prefix(txid)]):
-            raw = self._store.part(number, start, length)
+            raw = self._store.plain_part(number, start, length)
             candidate, outputs = read_outputs(raw)
             if candidate == txid:
                 elsewhere = elsewhere or outputs

@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from virtualchain.bitcoin.auxpow import has_auxpow
 from virtualchain.bitcoin.difficulty import check_work
+from virtualchain.bitcoin.encoding import plain_block, read_whole_header
 from virtualchain.bitcoin.files.framing import (
     FRAME_SIZE,
     KEY_SIZE,
@@ -28,8 +30,9 @@ from virtualchain.bitcoin.files.index import BlockIndex, Place
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
 from virtualchain.bitcoin.layout import LARGEST_BLOCK
-from virtualchain.bitcoin.networks import NETWORKS, Network, signet
+from virtualchain.bitcoin.networks import NETWORKS, Network, every_network, signet
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
+from virtualchain.model import Block
 
 _NAME: Final = re.compile(r"(blk|rev)([0-9]{5,})\.dat")
 NO_PARENT: Final = "00" * 32
@@ -37,6 +40,8 @@ NO_PARENT: Final = "00" * 32
 _UNKNOWN: Final = -1
 """The height of a block whose place in the chain is not known yet."""
 _START_SIZE: Final = FRAME_SIZE + HEADER_SIZE
+_USUAL_HEADER: Final = 4096
+"""Bytes that nearly every header with an AuxPoW fits into."""
 _SEARCH_BUDGET: Final = 1 << 28
 """Bytes that are checked in one pass over a file for nothing, before its search ends: whoever fills blocks
 with what resembles blocks must not keep the reader busy."""
@@ -157,15 +162,21 @@ def find_network(folder: BlockFolder, requested: Network | None) -> tuple[Networ
 def _network_of(start: bytes, requested: Network | None) -> Network | None:
     """Determine the network of a file by its first bytes; None if they are not a known one's.
 
-    A custom signet's message start says nothing to who does not know its challenge, but its genesis block is
-    that of all signets.
+    Several regtests have the same message start, which only their genesis blocks tell apart, and Namecoin's
+    not even that: it has to be requested. A custom signet's message start says nothing to who does not know
+    its challenge, but its genesis block is that of all signets.
     """
-    for known in NETWORKS.values():
-        if start[:4] == known.message_start:
-            return known
     if requested is not None and start[:4] == requested.message_start:
         return requested
-    block_hash = display_hash(sha256d(start[FRAME_SIZE:]))
+    block_hash = display_hash(sha256d(start[FRAME_SIZE:_START_SIZE]))
+    first = None
+    for known in every_network():
+        if start[:4] == known.message_start:
+            if block_hash == known.genesis_hash:
+                return known
+            first = first or known
+    if first is not None:
+        return first
     return signet(start[:4]) if block_hash == NETWORKS["signet"].genesis_hash else None
 
 
@@ -174,7 +185,7 @@ def _begins_with_block(path: Path, key: bytes, network: Network) -> bool:
     try:
         length = int.from_bytes(read_part(path, 4, 4, key), "little")
         raw = read_part(path, FRAME_SIZE, min(length, LARGEST_BLOCK), key)
-        CheckedBlock(read_header(_UNKNOWN, raw[:HEADER_SIZE]), raw, network, "merkle")
+        CheckedBlock(read_whole_header(_UNKNOWN, raw, network), raw, network, "merkle")
     except (MalformedBlock, MissingData):
         return False
     return True
@@ -183,7 +194,8 @@ def _begins_with_block(path: Path, key: bytes, network: Network) -> bool:
 def _folders(path: Path, network: Network | None) -> Iterator[Path]:
     """Yield the folders in which the nodes of a data folder keep blocks."""
     if network is None:
-        yield from (path / known.subfolder / "blocks" for known in NETWORKS.values())
+        subfolders = dict.fromkeys(known.subfolder for known in every_network())
+        yield from (path / subfolder / "blocks" for subfolder in subfolders)
         yield from (custom / "blocks" for custom in sorted(path.glob(f"{NETWORKS['signet'].subfolder}_*")))
     else:
         yield path / network.subfolder / "blocks"
@@ -292,6 +304,40 @@ class BlockStore:
                 )
         return raw
 
+    def plain(self, number: int) -> bytes:
+        """Read a block in Bitcoin's encoding; raises MissingData, MalformedBlock."""
+        return plain_block(self.read(number), self.network)
+
+    def plain_part(self, number: int, start: int, length: int) -> bytes:
+        """Read some bytes of a block in Bitcoin's encoding."""
+        if self.network.encodes_like_bitcoin:
+            return self.part(number, start, length)
+        return self.plain(number)[start : start + length]
+
+    def start(self, number: int, length: int) -> bytes:
+        """Read the 80 bytes of a block's header, and `length` bytes after it and its AuxPoW."""
+        if self.network.auxpow_chain_id is None:
+            return self.part(number, 0, HEADER_SIZE + length)
+        header = self.header(number, _UNKNOWN)
+        return header.header + self._part(number, HEADER_SIZE + len(header.auxpow), length)
+
+    def header(self, number: int, height: int) -> Block:
+        """Read a block's header as that of the block at `height`, with its AuxPoW."""
+        return self._header(height, self.part(number, 0, HEADER_SIZE), self.place(number))
+
+    def _header(self, height: int, head: bytes, place: Place) -> Block:
+        """Read the header at a place, of which 80 bytes are known."""
+        if self.network.auxpow_chain_id is None or not has_auxpow(head):
+            return read_header(height, head)
+        for length in (_USUAL_HEADER, place.length):
+            raw = self._bytes_at(place, 0, min(length, place.length))
+            try:
+                return read_whole_header(height, raw, self.network)
+            except MalformedBlock:
+                if len(raw) == place.length:
+                    raise
+        raise AssertionError("the whole record was read")
+
     def _part(self, number: int, start: int, length: int) -> bytes:
         place = self.place(number)
         return self._bytes_at(place, start, min(length, place.length - start))
@@ -323,7 +369,11 @@ class BlockStore:
             self._changed.add(number)
 
     def _add(self, frame: Frame, place: Place) -> None:
-        header = read_header(_UNKNOWN, frame.head)
+        try:
+            header = self._header(_UNKNOWN, frame.head, place)
+        except (MalformedBlock, MissingData) as error:
+            self.refused = self.refused or MalformedBlock(str(error))
+            return
         if header.prev_hash != NO_PARENT:  # another network's genesis block is reported, not ignored
             try:
                 check_work(header, self.network)
@@ -345,8 +395,11 @@ class BlockStore:
 
     def _accept(self, file: int, frame: Frame) -> bool:
         """Decide whether a record that was found by searching is a block that is needed."""
-        header = read_header(_UNKNOWN, frame.head)
         place = Place(file, frame.offset, frame.length)
+        try:
+            header = self._header(_UNKNOWN, frame.head, place)
+        except (MalformedBlock, MissingData):
+            return False
         number = self.find(header.hash)
         if number is not None and not self.index.is_dropped(number):
             known = self.index.place(number)
@@ -384,7 +437,7 @@ class BlockStore:
         for place in places:
             with suppress(MalformedBlock, MissingData):
                 raw = self._bytes_at(place, 0, place.length)
-                header = read_header(height, raw[:HEADER_SIZE])
+                header = read_whole_header(height, raw, self.network)
                 if self._has_header_of(number, raw):
                     CheckedBlock(header, raw, self.network, "merkle")
                     self.index.add(header.header, place)

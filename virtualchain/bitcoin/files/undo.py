@@ -12,12 +12,14 @@ from typing import Final, NamedTuple
 from virtualchain.bitcoin.compiled import skip_undo
 from virtualchain.bitcoin.curve import y_coordinate
 from virtualchain.bitcoin.layout import MOST_TRANSACTIONS
+from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.bitcoin.spending import Capped
-from virtualchain.bitcoin.transaction import MAX_MONEY, read_count
+from virtualchain.bitcoin.transaction import read_count
 from virtualchain.errors import MalformedBlock
 
 _SPECIAL_SIZES: Final = (20, 20, 32, 32, 32, 32)
 """Bytes that follow each of the script forms 0 to 5; a higher number is a script's length plus 6."""
+_MAINNET: Final = NETWORKS["mainnet"]
 _COUNT_SIZES: Final = {0xFD: 2, 0xFE: 4, 0xFF: 8}
 
 
@@ -47,10 +49,11 @@ class Coins(dict[int, tuple[Coin, ...]]):
     counts: Sequence[int] = ()
 
 
-def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
+def read_undo(data: bytes, txindexes: Collection[int], network: Network = _MAINNET) -> Coins:
     """Read the coins that the transactions at `txindexes` spend, with their scripts capped.
 
-    Raises MalformedBlock unless the data are undo data from beginning to end.
+    On a chain with MWEB blocks, what follows the coins undoes such a block, and is not looked at. Raises
+    MalformedBlock unless the data are undo data from beginning to end.
     """
     spent = Coins()
     try:
@@ -65,13 +68,13 @@ def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
                 counts[requested], at = read_count(data, at)
                 coins, cap = [], Capped().cap
                 for _ in range(counts[requested]):
-                    coin, at = _read_coin(data, at)
+                    coin, at = _read_coin(data, at, network.largest_amount)
                     coins.append(coin._replace(script_pubkey=cap(coin.script_pubkey)))
                 spent[requested] = tuple(coins)
             txindex = requested + 1
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"undo data that cannot be read: {error}") from error
-    if at != len(data):
+    if at > len(data) or (at < len(data) and not network.mweb_hrp):
         amount = f"{at - len(data)} bytes too short" if at > len(data) else f"{len(data) - at} bytes too long"
         raise MalformedBlock(f"undo data are {amount}")
     missing = sorted(set(txindexes) - set(spent))
@@ -81,10 +84,10 @@ def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
     return spent
 
 
-def _read_coin(data: bytes, at: int) -> tuple[Coin, int]:
+def _read_coin(data: bytes, at: int, largest: int) -> tuple[Coin, int]:
     taken = _take_coin(data, at)
     value = _decompress_amount(taken.amount)
-    if value > MAX_MONEY:
+    if value > largest:
         raise ValueError(f"an output of {value} satoshi")
     script = _decompress_script(taken.form, data[taken.script : taken.end])
     return Coin(taken.code >> 1, value, script, bool(taken.code & 1)), taken.end

@@ -71,15 +71,17 @@ def is_chain(headers: Sequence[Block]) -> bool:
     return all(block.prev_hash == before.hash for before, block in pairwise(headers))
 
 
-def read_spent_outputs(answer: bytes | Iterator[bytes], txindexes: Collection[int]) -> SpentOutputs:
+def read_spent_outputs(
+    answer: bytes | Iterator[bytes], txindexes: Collection[int], largest: int = MAX_MONEY
+) -> SpentOutputs:
     """Parse the answer of `/rest/spenttxouts/HASH.bin` for the transactions at `txindexes`, scripts capped.
 
     The answer, which may come in pieces, is a count of transactions and for each, including the coinbase, a
-    count of spent outputs; an output is 8 bytes of satoshi, a length and the script. Raises MalformedBlock if
-    it is not that, from beginning to end.
+    count of spent outputs; an output is 8 bytes of satoshi, a length and the script. No amount is above
+    `largest`. Raises MalformedBlock if it is not that, from beginning to end.
     """
     spent: dict[int, tuple[SpentOutput, ...]] = {}
-    reader = _Reader(iter((answer,)) if isinstance(answer, bytes) else answer)
+    reader = _Reader(iter((answer,)) if isinstance(answer, bytes) else answer, largest)
     try:
         transactions = reader.count(MOST_TRANSACTIONS)
         counts = array("I", bytes(4 * transactions))
@@ -97,8 +99,9 @@ def read_spent_outputs(answer: bytes | Iterator[bytes], txindexes: Collection[in
 class _Reader:
     """Reads an answer of spent outputs while it arrives, a piece at a time."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[bytes], largest: int) -> None:
         self._pieces = pieces
+        self._largest = largest
         self._data = b""
         self._at = 0
 
@@ -138,7 +141,7 @@ class _Reader:
         for _ in range(count):
             end = at + 9 + data[at + 8]
             value = int.from_bytes(data[at : at + 8], "little", signed=True)
-            yield SpentOutput(_plausible(value), data[at + 9 : end])
+            yield SpentOutput(_plausible(value, self._largest), data[at + 9 : end])
             at = end
 
     def _outputs(self, count: int) -> Iterator[SpentOutput]:
@@ -147,7 +150,7 @@ class _Reader:
         for _ in range(count):
             start, end = self._next_script()
             value = int.from_bytes(self._data[self._at : self._at + 8], "little", signed=True)
-            yield SpentOutput(_plausible(value), cap(self._data[start:end]))
+            yield SpentOutput(_plausible(value, self._largest), cap(self._data[start:end]))
             self._at = end
 
     def end(self) -> None:
@@ -183,7 +186,11 @@ class _Reader:
 
 
 def read_prevouts_of(
-    answers: Mapping[int, Any], transactions: Mapping[int, str], *, heights: bool = False
+    answers: Mapping[int, Any],
+    transactions: Mapping[int, str],
+    *,
+    heights: bool = False,
+    largest: int = MAX_MONEY,
 ) -> dict[int, Sequence[SpentOutput]] | None:
     """Take the prevouts of some transactions (txindex to txid) from JSON; None if one is left out.
 
@@ -193,14 +200,16 @@ def read_prevouts_of(
     for txindex, txid in transactions.items():
         if answers[txindex]["txid"] != txid:
             raise ValueError(f"transaction {txindex} is {answers[txindex]['txid']}, not {txid}")
-        prevouts = read_prevouts(answers[txindex], heights=heights)
+        prevouts = read_prevouts(answers[txindex], heights=heights, largest=largest)
         if prevouts is None:
             return None
         spent[txindex] = prevouts
     return spent
 
 
-def read_prevouts(transaction: Mapping[str, Any], *, heights: bool = False) -> tuple[SpentOutput, ...] | None:
+def read_prevouts(
+    transaction: Mapping[str, Any], *, heights: bool = False, largest: int = MAX_MONEY
+) -> tuple[SpentOutput, ...] | None:
     """Take the prevouts from a transaction as bitcoind prints it; None if one is left out.
 
     Raises KeyError, TypeError, ValueError or ArithmeticError for what bitcoind does not print.
@@ -210,7 +219,7 @@ def read_prevouts(transaction: Mapping[str, Any], *, heights: bool = False) -> t
         return None
     return capped(
         SpentOutput(
-            satoshi(prevout["value"]),
+            satoshi(prevout["value"], largest),
             bytes.fromhex(prevout["scriptPubKey"]["hex"]),
             _made_at(prevout) if heights else None,
         )
@@ -228,27 +237,30 @@ def _made_at(prevout: Mapping[str, Any]) -> int | None:
     return 2 * height(prevout["height"]) + is_coinbase
 
 
-def coin(answer: Mapping[str, Any], tip: int) -> SpentOutput:
+def coin(answer: Mapping[str, Any], tip: int, largest: int = MAX_MONEY) -> SpentOutput:
     """Take an unspent output from what gettxout prints while a block is the last one.
 
     Raises KeyError, TypeError, ValueError or ArithmeticError for what bitcoind does not print.
     """
     made = {"height": tip - height(answer["confirmations"]) + 1, "generated": answer["coinbase"]}
     script = bytes.fromhex(answer["scriptPubKey"]["hex"])
-    return SpentOutput(satoshi(answer["value"]), script, _made_at(made))
+    return SpentOutput(satoshi(answer["value"], largest), script, _made_at(made))
 
 
-def satoshi(bitcoins: object) -> int:
-    """Convert an amount from JSON exactly; raises ValueError for a float and for a fraction of a satoshi."""
+def satoshi(bitcoins: object, largest: int = MAX_MONEY) -> int:
+    """Convert an amount from JSON exactly; raises ValueError for a float and for a fraction of a satoshi.
+
+    `largest` is what there can be, in satoshi.
+    """
     if isinstance(bitcoins, bool) or not isinstance(bitcoins, int | Decimal):
         raise ValueError(f"{quoted(bitcoins)} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
     value = Decimal(bitcoins).scaleb(8)
     if value != value.to_integral_value():
         raise ValueError(f"{bitcoins} bitcoins are not a whole number of satoshi")
-    return _plausible(int(value))
+    return _plausible(int(value), largest)
 
 
-def _plausible(value: int) -> int:
-    if not 0 <= value <= MAX_MONEY:
+def _plausible(value: int, largest: int) -> int:
+    if not 0 <= value <= largest:
         raise ValueError(f"an output of {value} satoshi")
     return value

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from virtualchain.bitcoin.networks import NETWORKS, Network
+from virtualchain.bitcoin.networks import NETWORKS, Network, every_network
 from virtualchain.errors import NodeError, NodeUnavailable, UsageError, quoted
 
 _HTTPS_PORT: Final = 443
@@ -148,26 +148,27 @@ def find_login(url: NodeUrl, cookie: Path | None, network: Network | None) -> Lo
         return Password(url, url.user, url.password)
     if url.path:
         return Anonymous(url)
-    by_port = {known.rpc_port: known for known in NETWORKS.values()}
-    assumed = network or by_port.get(url.port)
-    if not url.is_local or assumed is None:
+    possible = [known for known in every_network() if known.rpc_port == url.port]
+    if network is not None:
+        possible = [network]
+    if not url.is_local or not possible:
         raise UsageError(
             f"no way to log in at {url}: put user:password into its URL, or name the cookie file that it "
             "writes with --cookie"
         )
-    folders = [assumed.subfolder]
-    if assumed.chain == "signet":  # only newer nodes have a folder for each signet
-        folders.append(NETWORKS["signet"].subfolder)
-    return Cookie(url, *(data_folder() / folder / ".cookie" for folder in folders))
+    folders = [data_folder(known.coin) / known.subfolder for known in possible]
+    if possible[0].chain == "signet":  # only newer nodes have a folder for each signet
+        folders.append(data_folder(possible[0].coin) / NETWORKS["signet"].subfolder)
+    return Cookie(url, *(folder / ".cookie" for folder in folders))
 
 
-def data_folder() -> Path:
-    """Return bitcoind's default data folder on this platform."""
+def data_folder(coin: str = "Bitcoin") -> Path:
+    """Return the default data folder of a coin's node on this platform."""
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "Bitcoin"
+        return Path.home() / "Library" / "Application Support" / coin
     if sys.platform == "win32":
-        return Path.home() / "AppData" / "Local" / "Bitcoin"
-    return Path.home() / ".bitcoin"
+        return Path.home() / "AppData" / "Local" / coin
+    return Path.home() / f".{coin.lower()}"
 
 
 def clear_text_warning(url: NodeUrl, login: Login) -> str | None:

@@ -25,7 +25,7 @@ from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.node.questions import Best, Entry, Questions, Signs
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.spending import capped, mismatch
-from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_transaction, split_outpoints
+from virtualchain.bitcoin.transaction import Transaction, read_transaction, split_outpoints
 from virtualchain.errors import MalformedBlock, NodeError
 from virtualchain.model import SpentOutput, Watch
 
@@ -97,7 +97,7 @@ class Mempool:
         bitcoin.conf). Raises UsageError if that cannot be used.
         """
         self._source = source
-        self._questions = Questions(source.url, source.rpc)
+        self._questions = Questions(source.url, source.rpc, source.network)
         self._scanner = Scanner(watches, source.network)
         self._news = News(self._questions.signs, source.wake, zmq)
         self._known: set[str] = set()
@@ -302,7 +302,11 @@ class Mempool:
         """Read transactions in groups, checked by their ids, without those that the node no longer has."""
         results = self._questions.raws(txids)
         while group := list(islice(results, _SEARCHED_AT_ONCE)):
-            raws = [raw for _, raw in group]
+            # What holds nothing but MWEB data has no outputs that a payload could be in.
+            self._known.update(txid for txid, raw in group if raw is None)
+            raws = [raw for _, raw in group if raw is not None]
+            if not raws:
+                continue
             try:
                 layout = self._scanner.lay_out(raws)
             except MalformedBlock as error:
@@ -311,7 +315,8 @@ class Mempool:
                 ) from error
             hashes, _ = layout.digests()
             ids = [display_hash(hashes[at : at + 32]) for at in range(0, len(hashes), 32)]
-            for (txid, _), actual in zip(group, ids, strict=True):
+            asked = (txid for txid, raw in group if raw is not None)
+            for txid, actual in zip(asked, ids, strict=True):
                 if actual != txid:
                     raise NodeError(f"{self._source} answers a request for transaction {txid} with {actual}")
             yield raws, layout, ids
@@ -459,7 +464,7 @@ class Mempool:
     def _shown(self, txid: str, kept: _Kept, spent: tuple[SpentOutput, ...]) -> Unconfirmed:
         entry = self._entries[txid]
         spends, pays = (sum(each.value for each in outputs) for outputs in (spent, kept.transaction.paid))
-        if spends - pays != entry.fee or spends > MAX_MONEY:
+        if spends - pays != entry.fee or spends > self._source.network.largest_amount:
             raise NodeError(
                 f"{self._source} states {entry.fee} satoshi as the fee of transaction {txid}, which spends "
                 f"{spends} and pays {pays}"

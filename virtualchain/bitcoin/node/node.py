@@ -16,7 +16,8 @@ from typing import Any, Final, TypeVar
 
 from virtualchain.bitcoin import networks
 from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
-from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, headers_from, read_header, sha256d
+from virtualchain.bitcoin.encoding import plain_transaction, read_headers, read_whole_header
+from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node import answers
 from virtualchain.bitcoin.node.announcements import Announcements, Channel, LongPolls, Zmq
@@ -44,6 +45,8 @@ LARGEST_SPENT: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 11)
 _SECOND_OF_SIGNET: Final = "00000086d6b2636cb2a392d45edc4ec544a10024d30141c9adf4bfd9de533b53"
 """The hash of the public signet's block 1."""
 _PROBE: Final = "/rest/chaininfo.json"
+_LARGEST_HEADER: Final = 100_000
+"""Bytes: with an AuxPoW, the coinbase of another chain comes along."""
 _MOST_ANCESTORS: Final = 5000
 """How far above a block a branch is searched for it, at one call each: some seconds."""
 _ATTEMPTS: Final = 5
@@ -196,13 +199,15 @@ class NodeSource:
     def _read_headers(self, block_id: int, block_hash: str) -> list[Block] | None:
         # Every version knows this old form of the path. The node reads all headers under one lock.
         path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
-        answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE, b"".join)
+        largest = HEADER_SIZE if self._network.auxpow_chain_id is None else _LARGEST_HEADER
+        answer = self._by_rest(path, MOST_HEADERS * largest, b"".join)
         if answer is not None:
-            if len(answer) % HEADER_SIZE:
+            try:
+                headers = read_headers(block_id, answer, self._network)
+            except MalformedBlock as error:
                 raise MalformedBlock(
-                    f"{self._url} answers {path} with {len(answer):,} bytes, not with headers"
-                )
-            headers = headers_from(block_id, answer)
+                    f"{self._url} answers {path} with {len(answer):,} bytes, not with headers: {error}"
+                ) from error
             if not headers:
                 return None
             if headers[0].hash != block_hash or not answers.is_chain(headers):
@@ -258,7 +263,9 @@ class NodeSource:
                 spent = self._by_rest(
                     f"/rest/spenttxouts/{block_hash}.bin",
                     LARGEST_SPENT,
-                    lambda pieces: answers.read_spent_outputs(pieces, transactions.keys()),
+                    lambda pieces: answers.read_spent_outputs(
+                        pieces, transactions.keys(), self._network.largest_amount
+                    ),
                 )
                 if spent is not None:
                     return spent
@@ -283,7 +290,7 @@ class NodeSource:
             self._index.refuse()
             raise MissingData(f"{self._url} does not find transactions by their ids: {error}") from error
         with well_formed(self._url, "getrawtransaction"):
-            return dict(zip(txids, map(bytes.fromhex, raws), strict=True))
+            return dict(zip(txids, map(self._plain, raws), strict=True))
 
     def coins(self, outpoints: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], SpentOutput]:
         """Return outputs that are unspent in the chain's last block, or unconfirmed; see `CoinSource`."""
@@ -300,14 +307,23 @@ class NodeSource:
                 tip = answers.block_hash(coin["bestblock"])
                 if tip not in heights:
                     heights[tip] = answers.height(self._rpc.call("getblockheader", tip)["height"])
-                coins[txid, vout] = answers.coin(coin, heights[tip])
+                coins[txid, vout] = answers.coin(coin, heights[tip], self._network.largest_amount)
         for txid, numbers in unknown.items():
             with suppress(MissingData), well_formed(self._url, "getrawtransaction"):
-                actual, outputs = read_outputs(bytes.fromhex(self._rpc.call("getrawtransaction", txid, 0)))
+                actual, outputs = read_outputs(
+                    self._plain(self._rpc.call("getrawtransaction", txid, 0)),
+                )
                 if actual != txid:
                     raise ValueError(f"{actual} is another transaction than {txid}")
                 coins |= {(txid, vout): outputs[vout] for vout in numbers if vout < len(outputs)}
         return coins
+
+    def _plain(self, text: str) -> bytes:
+        """Decode a transaction in hex, which must be more than MWEB data."""
+        raw = plain_transaction(bytes.fromhex(text), self._network)
+        if raw is None:
+            raise ValueError("a transaction with nothing but MWEB data")
+        return raw
 
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
@@ -379,7 +395,8 @@ class NodeSource:
         with well_formed(self._url, "getblockheader"):
             raws = self._rpc.call_each("getblockheader", [(each, False) for each in hashes])
             headers = [
-                read_header(height, bytes.fromhex(raw)) for height, raw in enumerate(raws, block_id + 1)
+                self._whole_header(height, bytes.fromhex(raw))
+                for height, raw in enumerate(raws, block_id + 1)
             ]
         for header, expected in zip(headers, hashes, strict=True):
             if header.hash != expected:
@@ -388,6 +405,12 @@ class NodeSource:
                     f"header {header.hash}"
                 )
         return headers
+
+    def _whole_header(self, height: int, raw: bytes) -> Block:
+        header = read_whole_header(height, raw, self._network)
+        if len(raw) != HEADER_SIZE + len(header.auxpow):
+            raise ValueError(f"a header of {len(raw)} bytes")
+        return header
 
     def _ancestor(self, block_hash: str, steps: int) -> str:
         for _ in range(steps):
@@ -443,7 +466,7 @@ class NodeSource:
         results = self._rpc.call_each("getrawtransaction", [(txid, 0) for txid in txids])
         for txid, result in zip(txids, results, strict=True):
             with well_formed(self._url, "getrawtransaction"):
-                transaction = read_transaction(bytes.fromhex(result), self._network)
+                transaction = read_transaction(self._plain(result), self._network)
                 if transaction.txid != txid:
                     raise ValueError(f"transaction {txid} is {transaction.txid}")
             yield transaction
@@ -459,13 +482,17 @@ class NodeSource:
                 results = dict(
                     zip(transactions, self._rpc.call_each("getrawtransaction", questions), strict=True)
                 )
-                spent = answers.read_prevouts_of(results, transactions, heights=heights)
+                spent = answers.read_prevouts_of(
+                    results, transactions, heights=heights, largest=self._network.largest_amount
+                )
                 if spent is not None:
                     return spent
         with well_formed(self._url, "getblock"):
             block = self._rpc.call("getblock", block_hash, 3)["tx"]
             results = {txindex: block[txindex] for txindex in transactions}
-            spent = answers.read_prevouts_of(results, transactions, heights=heights)
+            spent = answers.read_prevouts_of(
+                results, transactions, heights=heights, largest=self._network.largest_amount
+            )
             counts = [0, *(len(transaction["vin"]) for transaction in block[1:])]
         if spent is None:
             raise MissingData(f"{self._url} returns block {block_hash} without the outputs that it spends")
@@ -482,7 +509,7 @@ class NodeSource:
             raise MissingData(
                 f"the node lacks block {block_hash} or what it spends: {error}. A pruned node does not have "
                 "everything, nor does one that loaded a snapshot of the UTXO set, or any before Core 23: "
-                "use a node with the whole chain"
+                "use a node with the whole chain; one of another coin needs -txindex=1 for what blocks spend"
             ) from error
         except MalformedBlock as error:
             raise MalformedBlock(f"block {block_hash} from {self._url}: {error}") from error
@@ -493,13 +520,8 @@ def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
     with well_formed(url, "getblockchaininfo"):
         info = rpc.call("getblockchaininfo")
         chain, genesis_hash = info["chain"], rpc.call("getblockhash", 0)
-        try:
-            actual = networks.network(chain)
-        except UsageError as error:
-            raise NodeError(
-                f"{url} is on {quoted(chain)}, a network that virtualchain does not know"
-            ) from error
-        if actual.name == "signet":
+        actual = _find_network(url, chain, genesis_hash, requested)
+        if actual.chain == "signet":
             actual = _signet_of(url, rpc, info)
     if requested is not None and actual.name != requested.name:
         raise NodeError(f"{url} is on {actual.name}, but {requested.name} was asked for")
@@ -509,6 +531,26 @@ def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
             f"but its first block is {genesis_hash}"
         )
     return requested or actual
+
+
+def _find_network(url: NodeUrl, chain: object, genesis_hash: object, requested: Network | None) -> Network:
+    """Find the network that a node's answers fit: names like `main` and `regtest` are those of many coins.
+
+    Bitcoin's regtest and Namecoin's look the same: it is the requested one, or else Bitcoin's.
+    """
+    if not isinstance(chain, str):
+        raise ValueError(f"{quoted(chain)} is not the name of a network")  # noqa: TRY004 one error for all answers
+    if requested is not None and (chain, genesis_hash) == (requested.chain, requested.genesis_hash):
+        return requested
+    for known in networks.every_network():
+        if (chain, genesis_hash) == (known.chain, known.genesis_hash):
+            return known
+    if requested is not None and chain == requested.chain:
+        return requested
+    try:
+        return networks.network(chain)
+    except UsageError as error:
+        raise NodeError(f"{url} is on {quoted(chain)}, a network that virtualchain does not know") from error
 
 
 def _signet_of(url: NodeUrl, rpc: Rpc, info: Mapping[str, Any]) -> Network:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from virtualchain.bitcoin.encoding import plain_transaction
+from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node import answers
 from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import NotOffered, Rpc
@@ -67,8 +69,9 @@ class Entry:
 class Questions:
     """Asks a node. Every method may raise NodeUnavailable, and NodeError for what no node should answer."""
 
-    def __init__(self, url: NodeUrl, rpc: Rpc) -> None:
+    def __init__(self, url: NodeUrl, rpc: Rpc, network: Network) -> None:
         self._url = url
+        self._network = network
         self._rpc = rpc
 
     def signs(self) -> Signs:
@@ -79,7 +82,7 @@ class Questions:
             return Signs(
                 answers.whole_number(info["size"]),
                 answers.whole_number(info["bytes"]),
-                None if fees is None else answers.satoshi(fees),
+                None if fees is None else answers.satoshi(fees, self._network.largest_amount),
             )
 
     def best(self, last: Best | None) -> Best:
@@ -109,14 +112,17 @@ class Questions:
             number = answers.whole_number(answer["mempool_sequence"])
             return listed, [answers.block_hash(txid) for txid in listed - known], number
 
-    def raws(self, txids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield what the node has as transactions with these ids; leave out what it no longer has."""
+    def raws(self, txids: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield what the node has as transactions with these ids; leave out what it no longer has.
+
+        They are in Bitcoin's encoding: None stands for one that holds nothing but MWEB data.
+        """
         requested = list(txids)
         with self._asking("getrawtransaction"):
             results = self._rpc.find_each("getrawtransaction", [(txid, 0) for txid in requested])
             for txid, result in zip(requested, results, strict=True):
                 if result is not None:
-                    yield txid, bytes.fromhex(result)
+                    yield txid, plain_transaction(bytes.fromhex(result), self._network)
 
     def entries(self, txids: Iterable[str]) -> Iterator[tuple[str, Entry]]:
         """Yield the entries of unconfirmed transactions; leave out those that no longer are."""
@@ -125,7 +131,7 @@ class Questions:
             results = self._rpc.find_each("getmempoolentry", [(txid,) for txid in requested])
             for txid, result in zip(requested, results, strict=True):
                 if result is not None:
-                    yield txid, _entry(result)
+                    yield txid, _entry(result, self._network.largest_amount)
 
     def outputs(
         self, outpoints: Sequence[tuple[str, int]], best: Best
@@ -137,7 +143,7 @@ class Questions:
         with self._asking("gettxout"):
             results = self._rpc.call_each("gettxout", [(*outpoint, False) for outpoint in outpoints])
             return {
-                outpoint: None if result is None else _output(result, best)
+                outpoint: None if result is None else _output(result, best, self._network.largest_amount)
                 for outpoint, result in zip(outpoints, results, strict=True)
             }
 
@@ -161,13 +167,13 @@ class Questions:
             ) from error
 
 
-def _entry(answer: Mapping[str, Any]) -> Entry:
+def _entry(answer: Mapping[str, Any], largest: int) -> Entry:
     vsize, seen_at = answers.whole_number(answer["vsize"]), answers.whole_number(answer["time"])
     if not 0 < vsize <= _LARGEST_VSIZE or not 0 <= seen_at <= _LATEST:
         raise ValueError(f"a transaction of {vsize} vbytes at the time {seen_at}")
     fees = answer["fees"]
     return Entry(
-        answers.satoshi(fees["base"]),
+        answers.satoshi(fees["base"], largest),
         _modified_fee(fees["modified"]),
         vsize,
         seen_at,
@@ -186,7 +192,7 @@ def _modified_fee(bitcoins: object) -> int:
     return int(satoshi)
 
 
-def _output(answer: Mapping[str, Any], best: Best) -> SpentOutput | None:
+def _output(answer: Mapping[str, Any], best: Best, largest: int) -> SpentOutput | None:
     if answers.block_hash(answer["bestblock"]) != best.hash:
         return None
     confirmations, is_coinbase = answers.whole_number(answer["confirmations"]), answer["coinbase"]
@@ -194,4 +200,4 @@ def _output(answer: Mapping[str, Any], best: Best) -> SpentOutput | None:
         raise ValueError(f"{quoted(answer)} does not say which block made an output")
     block_id = best.block_id - confirmations + 1
     script = bytes.fromhex(answer["scriptPubKey"]["hex"])
-    return SpentOutput(answers.satoshi(answer["value"]), script, 2 * block_id + is_coinbase)
+    return SpentOutput(answers.satoshi(answer["value"], largest), script, 2 * block_id + is_coinbase)

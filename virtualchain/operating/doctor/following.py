@@ -99,7 +99,8 @@ def lag(patient: Patient) -> Finding:
     """Check how far apps lag, besides the confirmations that are waited for."""
     rows = patient.apps()
     last = views.last_start(patient.deployment)
-    confirmations = patient.settings.confirmations if last is None else last["confirmations"]
+    name = views.network(patient.deployment)
+    confirmations = patient.settings.confirmations_on(name) if last is None else last["confirmations"]
     tip = _tip(patient, last)
     if tip is None:
         return skipped("neither the node nor the writer's report says where the chain ends")

@@ -106,6 +106,8 @@ def version(_: Patient, asked: Node) -> Finding:
     answer = asked.peers
     major = answer.number("version") // 10_000
     observed = f"{quoted(answer.text('subversion'))} (version {major})"
+    if not asked.network().is_bitcoin:
+        return ok(f"{observed}; on chains other than Bitcoin's, no version is known to be too old")
     if major < _OLDEST:
         return problem(observed, f"upgrade the node to Bitcoin Core {_OLDEST} or later, or Knots")
     if major > _NEWEST:
@@ -221,16 +223,21 @@ def spent_outputs(_: Patient, asked: Node) -> Finding:
     """Check that the node states over REST what a block spends."""
     if asked.offers(_SPENT.format(asked.block_hash(0))):
         return ok("over REST")
+    if not asked.network().is_bitcoin:
+        return ok("by its index of transactions, or over JSON-RPC")
     return ok("over JSON-RPC, which takes longer: Core 30 or Knots 29.4 with REST is faster")
 
 
 def index(_: Patient, asked: Node) -> Finding:
-    """Report whether the node has an index of transactions, which is of use only without REST."""
+    """Check that a node of another coin has an index of transactions; on Bitcoin it is only reported."""
+    is_needed = not asked.network().is_bitcoin
     try:
         answer = asked.look("getindexinfo")
     except NotOffered:
-        return ok("the node does not say; it is not needed")
+        return ok("the node does not say" if is_needed else "the node does not say; it is not needed")
     state = answer.content.get("txindex")
+    if not isinstance(state, dict) and is_needed:
+        return problem("none, so that nobody knows what blocks spend", "start the node with -txindex=1")
     if not isinstance(state, dict):
         return ok("none; it is not needed")
     if state.get("synced") is not True:

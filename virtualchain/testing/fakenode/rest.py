@@ -16,7 +16,6 @@ from virtualchain.testing.fakenode.server import (
 )
 from virtualchain.testing.fakenode.state import NodeState, is_hash
 from virtualchain.testing.tree import StoredBlock
-from virtualchain.testing.wire import HEADER_SIZE
 
 _FORMATS: Final = ("bin", "hex", "json")
 _NO_FORMAT: Final = rest_error(404, "output format not found (available: .bin, .hex, .json)")
@@ -79,7 +78,7 @@ def _headers(state: NodeState, rest: str, query: str) -> Answer:
     page = tree.chain[stored.height : stored.height + int(count)] if stored is not None and active else []
     if form == "json":
         return json_answer([header_json(tree, each) for each in page])
-    return _raw(b"".join(each.raw[:HEADER_SIZE] for each in page), form)
+    return _raw(b"".join(each.header for each in page), form)
 
 
 def _block_hash(state: NodeState, rest: str, _query: str) -> Answer:

@@ -83,7 +83,7 @@ def header_json(tree: BlockTree, stored: StoredBlock) -> Json:
 
 def block_json(tree: BlockTree, stored: StoredBlock, verbosity: int, undo: Undo | None) -> Json:
     """Describe a block, as `getblock` does with verbosity 1 to 3; prevouts and fees need `undo`."""
-    transactions = read_block(stored.raw)
+    transactions = read_block(stored.plain)
     witness = sum(len(tx.raw) - tx.stripped_size for tx in transactions)
     size = len(stored.raw)
     fields = header_json(tree, stored) | {

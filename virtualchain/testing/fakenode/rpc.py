@@ -230,7 +230,7 @@ def _get_block_hash(state: NodeState, height: float) -> str:
 
 def _get_block_header(state: NodeState, blockhash: str, verbose: bool | None = None) -> Json | str:
     stored = _block(state, blockhash, "hash")
-    return stored.block.header.hex() if verbose is False else header_json(state.chain.tree, stored)
+    return stored.header.hex() if verbose is False else header_json(state.chain.tree, stored)
 
 
 def _get_block(state: NodeState, blockhash: str, verbosity: object = None) -> Json | str:
@@ -262,7 +262,7 @@ def _get_raw_transaction(
     if place is None:
         raise RpcError(_NOT_FOUND, f"No such transaction found in the provided block. {_WALLET_HINT}")
     index, start = place
-    tx = cut_transaction(stored.raw, start)
+    tx = cut_transaction(stored.plain, start)
     if level <= 0:
         return tx.raw.hex()
     undo = state.undo(stored) if level > 1 else None

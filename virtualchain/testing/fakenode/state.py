@@ -60,8 +60,8 @@ class NodeState:
         """Return the position in a block of each of its transactions, and the offset at which it starts."""
         known = self._places.get(stored.block.hash)
         if known is None:
-            transactions = read_block(stored.raw)
-            at = len(stored.raw) - sum(len(tx.raw) for tx in transactions)
+            transactions = read_block(stored.plain)
+            at = len(stored.plain) - sum(len(tx.raw) for tx in transactions)
             starts = accumulate((len(tx.raw) for tx in transactions), initial=at)
             known = {tx.txid: (n, next(starts)) for n, tx in enumerate(transactions)}
             self._places[stored.block.hash] = known

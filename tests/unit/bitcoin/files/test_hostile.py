@@ -19,7 +19,6 @@ from tests.unit.bitcoin.files.writing import (
     write_undo,
 )
 from virtualchain.bitcoin.block import txids
-from virtualchain.bitcoin.difficulty import PERIOD
 from virtualchain.bitcoin.files import store as store_module
 from virtualchain.bitcoin.files.index import BlockIndex, Place
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
@@ -31,6 +30,7 @@ from virtualchain.testing.tree import StoredBlock
 
 Open = Callable[..., BlockSource]
 REGTEST = network("regtest")
+PERIOD = REGTEST.period
 
 
 def with_hidden(*records: bytes) -> tuple[ChainBuilder, StoredBlock]:

@@ -177,7 +177,7 @@ def test_find_login_of_the_local_node(
     url: str, named: str | None, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without either, the login is the local node's cookie, found by the network or the port."""
-    monkeypatch.setattr(login, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(login, "data_folder", lambda coin="Bitcoin": tmp_path)
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("__cookie__:abc")
     requested = None if named is None else network(named)
@@ -193,7 +193,7 @@ def test_find_login_without_any(url: str) -> None:
 
 def test_a_signets_own_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only if there is no cookie in it, the folder that signets share is looked into, at each reading."""
-    monkeypatch.setattr(login, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(login, "data_folder", lambda coin="Bitcoin": tmp_path)
     custom = network("signet-54d26fbd")
     chosen = find_login(read_url("http://localhost:9999", custom), None, custom)
     with pytest.raises(NodeUnavailable, match=r"no cookie file .*signet_54d26fbd/.cookie"):
