@@ -18,7 +18,7 @@ APP = ("--app", "virtualchain.examples.notary")
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing: the requests are no output of the test."""
 
 
 @pytest.fixture

@@ -145,9 +145,10 @@ def read_manifest(content: bytes) -> Manifest:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InvalidCheckpoint(f"its manifest is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") not in {FORMAT, CHUNKED}:
-        former = document.get("format") if isinstance(document, dict) else None
-        if isinstance(former, str) and former in _EARLIER:
+    named = document.get("format") if isinstance(document, dict) else None
+    former = named if isinstance(named, str) else ""
+    if former not in {FORMAT, CHUNKED}:
+        if former in _EARLIER:
             raise InvalidCheckpoint(
                 f"it has the format {former}, which {_EARLIER[former]}: have it created again by this "
                 "version of virtualchain"

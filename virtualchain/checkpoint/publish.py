@@ -142,7 +142,7 @@ def _read(folder: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except InvalidCheckpoint as error:
-        raise UsageError(f"{folder / INDEX}: {error}: move it away to begin anew") from error
+        raise UsageError(f"{folder / INDEX}: {error}: move it away to begin with a new one") from error
 
 
 def _published(folder: Path, entry: Entry) -> Manifest | None:

@@ -69,7 +69,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2] if is_cut else body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing: the requests are no output of the test."""
 
 
 @pytest.fixture
