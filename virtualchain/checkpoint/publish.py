@@ -76,9 +76,9 @@ def publish(
             manifest = _published(folder, entry) if entry.app == app else None
             if manifest is not None and _is_current(connection, manifest, signers):
                 usable[entry.block_id] = entry
-        wanted = {at for at in (regular, last) if at is not None and at >= oldest}
+        blocks = {at for at in (regular, last) if at is not None and at >= oldest}
         added, new_bytes = 0, 0
-        for at in sorted(wanted - usable.keys()):
+        for at in sorted(blocks - usable.keys()):
             manifest, size = _add(connection, app, folder, at, keys)
             usable[at] = Entry.of(manifest)
             added += 1
