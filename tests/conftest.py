@@ -55,7 +55,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
     """Generate a small chain once per session; skip if the generator is missing."""
     if not GENERATOR.exists():
         pytest.skip("shared/tools/genchain.py is missing")
-    return generate(tmp_path_factory.mktemp("generated"), full=4, small=3, keys=40)
+    return generate(tmp_path_factory.mktemp("generated"), full=2, small=3, keys=40)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ EVENTS: Final[Mapping[str, Level]] = {
     "app_catches_up": "info",
     "settings_changed": "warning",
     "file_changed": "warning",
+    "worker_lost": "warning",
     "serving": "info",
     "stopped": "info",
     # What it waits for

@@ -115,8 +115,8 @@ ORDER BY a.name COLLATE "C";
 COPY vc.blocks (block_id, hash, prev_hash, header, time, chainwork) FROM STDIN;
 
 -- name: copy_inputs
--- Append many inputs.
-COPY vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, tracked_by) FROM STDIN;
+-- Append many inputs, in COPY's binary format.
+COPY vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, tracked_by) FROM STDIN (FORMAT binary);
 
 -- name: chainwork
 -- The chain work up to a block.

@@ -15,7 +15,7 @@ ELSEWHERE = {
     *("run", "doctor", "demo", "dev", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
-    *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),
+    *("webhooks list", "webhooks replay", "webhooks run", "export", "scan", "import", "advance"),
     *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader", "db upgrade"),
     *("checkpoint create", "checkpoint publish", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
     *("init", "completion"),

@@ -163,7 +163,7 @@ def test_after_any_faults_the_result_equals_a_fresh_index(database_server: Datab
         WorldMachine,
         settings=settings(
             derandomize=True,
-            max_examples=3,
+            max_examples=2,
             stateful_step_count=6,
             deadline=None,
             phases=[Phase.generate],  # shrinking takes minutes, and the steps are printed anyway

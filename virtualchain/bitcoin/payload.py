@@ -119,6 +119,29 @@ def envelopes(tag: bytes) -> PayloadRule:
     return PayloadRule(f"envelopes:{tag.hex()}", _with(find, reads_inputs=True, patterns=(_start(tag),)))
 
 
+def shipped_rule(name: str) -> PayloadRule:
+    """Return a shipped rule by its name, as coverage has it; an empty one is the default's.
+
+    Raises UsageError for any other name.
+    """
+    kind, _, argument = name.partition(":")
+    try:
+        if kind == "first_op_return":
+            return first_op_return(*map(bytes.fromhex, argument.split(",")))
+        if kind == "envelopes":
+            return envelopes(bytes.fromhex(argument))
+    except ValueError:
+        pass
+    else:
+        rule = {"": last_op_return, last_op_return.name: last_op_return, runestone.name: runestone}.get(name)
+        if rule is not None:
+            return rule
+    raise UsageError(
+        f"there is no rule {quoted(name)}: write {DEFAULT_RULE}, first_op_return:MAGIC, {runestone.name} or "
+        "envelopes:TAG (hex), or name the app that has a rule of its own"
+    )
+
+
 def read_envelope(payload: bytes) -> tuple[int, list[bytes]]:
     """Split a payload that `envelopes` found into the number of its input and its pushes after the tag.
 

@@ -29,6 +29,7 @@ from virtualchain.cli.prove import check_proof, prove
 from virtualchain.cli.prune import prune
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.rows import prove_row, state_root
+from virtualchain.cli.scan import scan
 from virtualchain.cli.send import send
 from virtualchain.cli.serve import serve
 from virtualchain.cli.status import status as status_command
@@ -65,7 +66,7 @@ program.add_section("Change an app", upgrade, replay, compare, swap, drop, remov
 program.add_section(
     "Prove, and check", prove, state_root, prove_row, check_proof, verify_command, compare_nodes
 )
-program.add_section("Move and trim a deployment", checkpoint, export, import_, advance, prune)
+program.add_section("Move and trim a deployment", checkpoint, export, scan, import_, advance, prune)
 program.add_section("Look after the database and the shell", migrate, db_command, completion)
 
 

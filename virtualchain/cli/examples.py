@@ -55,6 +55,13 @@ LESSONS: Final = {
     "prove-row": Lesson("docs/proofs.md", ("prove-row points accounts bc1q...",)),
     "check-proof": Lesson("docs/proofs.md", (f"check-proof proof.json --trust {_DIGEST}",)),
     "export": Lesson("docs/export.md", ("export tape", "export ops --what points.accounts --format csv")),
+    "scan": Lesson(
+        "docs/scan.md",
+        (
+            "scan --blocks ~/.bitcoin --out tape",
+            "scan --blocks ~/.bitcoin --out tape --magic 6964 --workers 8",
+        ),
+    ),
     "import": Lesson("docs/export.md", ("import tape",)),
     "advance": Lesson("docs/export.md", ("advance",)),
     "resume": Lesson("docs/apps.md", ("resume points",)),

@@ -420,6 +420,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
+def cores() -> int:
+    """Return how many processors this process may use."""
+    may_use = getattr(os, "sched_getaffinity", None)  # not every system has it
+    return len(may_use(0)) if may_use else os.cpu_count() or 1
+
+
 def record_option(context: click.Context, parameter: click.Parameter, value: object) -> None:
     """Record a value of the command line in the context's `Options`."""
     assert parameter.name is not None, "every option has a name"

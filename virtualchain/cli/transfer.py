@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
+from virtualchain.cli.options import BLOCK_ID, Command, Options, cores, pass_options, wait_option
 from virtualchain.cli.output import counted, visible, write_json
 from virtualchain.cli.progress import Reporter
 from virtualchain.cli.session import existing_database
@@ -75,14 +75,25 @@ def export(
 
 @click.command("import", cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many processes read the rows. Default: one for each core; one with --unchecked.",
+)
+@click.option(
+    "--unchecked",
+    is_flag=True,
+    help="Take the inputs as they are, in a fraction of the time: for files that you made yourself.",
+)
 @wait_option
 @pass_options
-def import_(options: Options, folder: Path, wait: bool) -> None:
+def import_(options: Options, folder: Path, workers: int | None, unchecked: bool, wait: bool) -> None:
     """Load the tape of an export into the database.
 
-    FOLDER is an export made by `virtualchain export`. The database may be empty; blocks that it already has
-    are skipped. Every file is verified first, and the import happens completely or not at all. It can be
-    repeated. Afterwards, `virtualchain advance` lets the apps process the tape.
+    FOLDER is an export made by `virtualchain export` or `virtualchain scan`. The database may be empty;
+    blocks that it already has are skipped. Every file is verified first, and the import happens completely or
+    not at all. It can be repeated. Afterwards, `virtualchain advance` lets the apps process the tape.
     """
     from virtualchain.engine.options import Progress
     from virtualchain.transfer.importing import import_tape
@@ -93,7 +104,14 @@ def import_(options: Options, folder: Path, wait: bool) -> None:
         def on_block(block: "Block", inputs: int, last: int) -> None:
             reporter.block(Progress(block, inputs, last))
 
-        done = import_tape(url, folder, wait=wait, on_block=on_block)
+        done = import_tape(
+            url,
+            folder,
+            wait=wait,
+            workers=workers or (1 if unchecked else cores()),
+            is_checked=not unchecked,
+            on_block=on_block,
+        )
     if options.settings.json:
         write_json(
             {

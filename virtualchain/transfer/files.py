@@ -86,16 +86,49 @@ def require_library(form: Format) -> None:
 def write_table(connection: psycopg.Connection, table: Table, folder: Path, form: Format) -> File:
     """Write a table to a file in `folder`, which gets its name only once it is complete."""
     path = folder / f"{table.stem}.{form}"
-    part = path.with_name(f"{path.name}.part")
     columns = columns_of(connection, table.query, check_values=table.is_view and form == "parquet")
+    write = _write_csv if form == "csv" else _write_parquet
+    return write_file(path, columns, lambda file: write(connection, table.query, columns, file))
+
+
+def write_file(path: Path, columns: tuple[Column, ...], write: Callable[[BinaryIO], int]) -> File:
+    """Write a file, which gets its name only once it is complete; `write` returns the number of rows."""
+    part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:
-        write = _write_csv if form == "csv" else _write_parquet
-        rows = write(connection, table.query, columns, file)
+        rows = write(file)
         file.flush()
         os.fsync(file.fileno())
     digest = sha256_of(part)
     part.rename(path)
     return File(path.name, rows, path.stat().st_size, digest, columns)
+
+
+def write_groups(file: BinaryIO, columns: Sequence[Column], groups: Iterable[Any]) -> int:
+    """Write Arrow tables as the row groups of a Parquet file; return how many rows they have."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra, needed for Parquet only
+    from pyarrow import parquet  # noqa: PLC0415 - the same
+
+    schema = pa.schema([(column.name, arrow_type(column.parquet_type)) for column in columns])
+    count = 0
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in groups:
+            writer.write_table(group)
+            count += len(group)
+    return count
+
+
+def tables_of(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[Any]:
+    """Yield rows of what the database returns as Arrow tables, each a row group."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra, needed for Parquet only
+
+    schema = pa.schema([(column.name, arrow_type(column.parquet_type)) for column in columns])
+    for group in _groups(rows):
+        values = zip(*group, strict=True) if columns else ()
+        arrays = [
+            pa.array(column.parquet_values(cells), field.type)
+            for column, field, cells in zip(columns, schema, values, strict=True)
+        ]
+        yield pa.Table.from_arrays(arrays, schema=schema)
 
 
 def read_rows(path: Path, file: File, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
@@ -130,34 +163,17 @@ def _write_csv(
 def _write_parquet(
     connection: psycopg.Connection, query: sql.Composed, columns: Sequence[Column], file: BinaryIO
 ) -> int:
-    import pyarrow as pa  # noqa: PLC0415 - an extra, needed for Parquet only
-    from pyarrow import parquet  # noqa: PLC0415 - the same
-
-    schema = pa.schema([(column.name, _arrow_type(column.parquet_type)) for column in columns])
-    with (
-        connection.cursor() as cursor,
-        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
-        cursor.copy(sql.SQL(_Q["to_rows"]).format(query=query)) as copy,
-    ):
+    with connection.cursor() as cursor, cursor.copy(sql.SQL(_Q["to_rows"]).format(query=query)) as copy:
         copy.set_types(copy_types(columns))
-        count = 0
-        for rows in _groups(copy.rows()):
-            values = zip(*rows, strict=True) if columns else ()
-            arrays = [
-                pa.array(column.parquet_values(cells), field.type)
-                for column, field, cells in zip(columns, schema, values, strict=True)
-            ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            count += len(rows)
-        return count
+        return write_groups(file, columns, tables_of(copy.rows(), columns))
 
 
-def _arrow_type(parquet_type: str) -> Any:  # noqa: ANN401 - pyarrow has no type hints
+def arrow_type(parquet_type: str) -> Any:  # noqa: ANN401 - pyarrow has no type hints
     """Return Arrow's type for a Parquet type as manifests name it."""
     import pyarrow as pa  # noqa: PLC0415 - an extra, needed for Parquet only
 
     if parquet_type.startswith("list<"):
-        return pa.list_(_arrow_type(parquet_type[5:-1]))
+        return pa.list_(arrow_type(parquet_type[5:-1]))
     if parquet_type.startswith("timestamp"):
         return pa.timestamp("us", "UTC" if "UTC" in parquet_type else None)
     return pa.type_for_alias(parquet_type)
@@ -169,12 +185,22 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
     size = 0
     for row in rows:
         group.append(row)
-        size += sum(map(_size, row))
-        if len(group) == _GROUP_ROWS or size >= _GROUP_BYTES:
+        size += row_size(row)
+        if is_group(len(group), size):
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def is_group(rows: int, size: int) -> bool:
+    """Return whether so many rows, of so many bytes by `row_size`, are a row group."""
+    return rows == _GROUP_ROWS or size >= _GROUP_BYTES
+
+
+def row_size(row: Row) -> int:
+    """Return how many bytes a row counts for in a row group."""
+    return sum(map(_size, row))
 
 
 def _size(value: object) -> int:
@@ -190,7 +216,7 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Ro
     try:
         with parquet.ParquetFile(path) as file:
             actual = [(field.name, field.type) for field in file.schema_arrow]
-            if actual != [(name, _arrow_type(parquet_type)) for name, parquet_type in columns]:
+            if actual != [(name, arrow_type(parquet_type)) for name, parquet_type in columns]:
                 raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in actual)}")
             for batch in file.iter_batches(batch_size=_BATCH):
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):

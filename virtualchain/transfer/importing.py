@@ -14,23 +14,34 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import psycopg
-from psycopg.types.json import Json as Jsonb
 
-from virtualchain.audit.checking import check_block, read_exported_input
+from virtualchain.audit.checking import check_block
 from virtualchain.bitcoin.header import read_header, work
-from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.networks import network
 from virtualchain.errors import DamagedExport, StoreError, UsageError
-from virtualchain.model import Block, Input
+from virtualchain.model import Block
 from virtualchain.store.database import connect_writer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
-from virtualchain.transfer.files import BLOCK_COLUMNS, FORMER_INPUT_COLUMNS, INPUT_COLUMNS, Row, read_rows
+from virtualchain.transfer.checked_rows import COPY_BEGIN, COPY_END, Batch, checked
+from virtualchain.transfer.crew import Crew
+from virtualchain.transfer.files import (
+    BLOCK_COLUMNS,
+    FORMER_INPUT_COLUMNS,
+    INPUT_COLUMNS,
+    Row,
+    read_rows,
+    row_size,
+)
 from virtualchain.transfer.manifest import BlockRef, File, Manifest, check_files, read_manifest
 
 _Q = queries("transfer")
 _CHUNK: Final = 2000
 """Blocks that are written together, followed by their inputs."""
+_ROWS: Final = 5000
+_BYTES: Final = 4_000_000
+"""Inputs are checked in batches that reach either limit; that bounds the memory in use."""
 
 OnBlock = Callable[[Block, int, int], None]
 """Called with each new block, the number of its inputs, and the height of the export's last block."""
@@ -47,8 +58,18 @@ class Imported:
     inputs: int
 
 
-def import_tape(url: str, folder: Path, *, wait: bool = False, on_block: OnBlock | None = None) -> Imported:
-    """Import the tape of the export in `folder`.
+def import_tape(
+    url: str,
+    folder: Path,
+    *,
+    wait: bool = False,
+    workers: int = 1,
+    is_checked: bool = True,
+    on_block: OnBlock | None = None,
+) -> Imported:
+    """Import the tape of the export in `folder`; `workers` processes check its rows, if there are many.
+
+    Unless `is_checked`, inputs are taken as they are: for files of one's own.
 
     The database must be empty, or follow the same network and hold the export's first block or the one
     before it. Blocks that it already holds are compared and skipped. With `wait`, it waits for another writer
@@ -63,12 +84,12 @@ def import_tape(url: str, folder: Path, *, wait: bool = False, on_block: OnBlock
     if blocks is None or inputs is None:
         raise UsageError(f"{folder} holds no tape: export one with --what tape")
     migrate(url)
-    with closing(connect_writer(url, wait=wait)) as connection:
+    with closing(connect_writer(url, wait=wait)) as connection, Crew(checked, workers) as crew:
         try:
             with connection.transaction():
                 if manifest.network is None:
                     return Imported(None, None, None, 0, 0)
-                importer = _Importer(connection, folder, manifest, network(manifest.network))
+                importer = _Importer(connection, crew, folder, manifest, is_checked=is_checked)
                 return importer.run(blocks, inputs, on_block or (lambda *_: None))
         except psycopg.Error as error:
             raise StoreError.from_database(error) from error
@@ -78,20 +99,29 @@ class _Importer:
     """One import, in the caller's transaction."""
 
     def __init__(
-        self, connection: psycopg.Connection, folder: Path, manifest: Manifest, network: Network
+        self,
+        connection: psycopg.Connection,
+        crew: Crew[Batch, bytes],
+        folder: Path,
+        manifest: Manifest,
+        *,
+        is_checked: bool,
     ) -> None:
+        assert manifest.network is not None, "it is of a chain"
+        self._network = network(manifest.network)
+        self._is_checked = is_checked
         self._connection = connection
+        self._crew = crew
         self._folder = folder
         self._manifest = manifest
-        self._network = network
         self._tape = Tape(connection)
         bound = self._tape.deployment()
-        if bound is not None and bound != (network.name, network.genesis_hash):
+        if bound is not None and bound != (self._network.name, self._network.genesis_hash):
             raise StoreError(
-                f"this database follows {bound[0]}, but {folder} was exported from {network.name}: "
+                f"this database follows {bound[0]}, but {folder} was exported from {self._network.name}: "
                 "import it into another database"
             )
-        self._tape.bind(network.name, network.genesis_hash)
+        self._tape.bind(self._network.name, self._network.genesis_hash)
         tip = self._tape.tip()
         self._tip = None if tip is None else read_header(tip.block_id, tip.header)
         self._pins = self._tape.pins()
@@ -217,17 +247,24 @@ class _Importer:
         self, file: File, rows: "_InputRows", blocks: Sequence[Block], start: int
     ) -> Counter[int]:
         """Write the inputs of those blocks that are at `start` or above; return how many each block has."""
-        by_id = {block.block_id: block for block in blocks}
         counts: Counter[int] = Counter()
+
+        def batches() -> Iterator[Batch]:
+            by_id = {block.block_id: block for block in blocks}
+            for few in _batches(rows.until(blocks[-1].block_id)):
+                heights = Counter(row[0] for row in few)
+                counts.update({height: count for height, count in heights.items() if height >= start})
+                known = {height: by_id[height] for height in heights if height in by_id}
+                yield Batch(few, known, self._network, start, self._is_checked)
+
         with self._connection.cursor() as cursor, cursor.copy(_Q["copy_inputs"]) as copy:
+            copy.write(COPY_BEGIN)
             try:
-                for row in rows.until(blocks[-1].block_id):
-                    item = read_exported_input(row, by_id, self._network)
-                    if item.block_id >= start:
-                        copy.write_row(_as_row(item))
-                        counts[item.block_id] += 1
+                for data in self._crew.in_order(batches()):
+                    copy.write(data)
             except ValueError as error:
                 self._damaged(file, str(error))
+            copy.write(COPY_END)
         return counts
 
     def _damaged(self, file: File, reason: str) -> NoReturn:
@@ -263,20 +300,23 @@ def _read_inputs(path: Path, file: File) -> Iterator[Row]:
     return read_rows(path, file, INPUT_COLUMNS)
 
 
-def _as_row(item: Input) -> tuple[object, ...]:
-    return (
-        item.block_id,
-        item.txindex,
-        bytes.fromhex(item.txid),
-        item.raw,
-        list(item.magics),
-        item.spent,
-        Jsonb(item.unusual_keys),
-        item.fee,
-        item.evidence,
-        None if item.spent_at is None else list(item.spent_at),
-        list(item.tracked_by) or None,
-    )
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Divide rows into batches that are limited in length and in size."""
+    batch: list[Row] = []
+    size = 0
+    try:
+        for row in rows:
+            batch.append(row)
+            size += row_size(row)
+            if len(batch) == _ROWS or size >= _BYTES:
+                yield batch
+                batch, size = [], 0
+    except (ValueError, DamagedExport):
+        if batch:  # what comes before the error is checked first
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def _extend_coverage(

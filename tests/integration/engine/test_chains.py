@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -22,6 +23,9 @@ from virtualchain.errors import NodeError
 from virtualchain.examples import notary
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
+
+if TYPE_CHECKING:
+    from virtualchain.bitcoin.source import BlockSource
 
 PAGE = Path(__file__).parents[3] / "docs" / "chains.md"
 CLAIM = b"ntc" + bytes(32)
@@ -144,7 +148,7 @@ def test_real_blocks_of_other_coins_are_followed(name: str, way: str, database_u
     net = network(name)
     with ExitStack() as opened:
         if way == "files":
-            source = open_blocks(file, net)
+            source: BlockSource = open_blocks(file, net)
         else:
             node = FakeNode.from_blocks(name, framed(file.read_bytes()), rest=way == "REST")
             source = open_source(opened.enter_context(node).url, network=net)

@@ -15,13 +15,13 @@ from virtualchain.bitcoin.files.spent import Outputs, UndoFiles
 from virtualchain.bitcoin.files.store import NO_PARENT, BlockStore, find_folder, find_network
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
+from virtualchain.bitcoin.source import MOST_HEADERS, Tip, Wake
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable
 from virtualchain.model import Block, SpentOutput
 
 
-def open_blocks(path: Path, network: Network | None = None) -> BlockSource:
+def open_blocks(path: Path, network: Network | None = None) -> "FileSource":
     """Open the blocks at `path`: bitcoind's data or `blocks` folder, or a file in the format of `blk*.dat`.
 
     All headers are read once. The chain starts with the genesis block or, if that is missing (a pruned node,
@@ -33,20 +33,25 @@ def open_blocks(path: Path, network: Network | None = None) -> BlockSource:
     """
     folder = find_folder(path, network)
     actual, key = find_network(folder, network)
-    return FileSource(BlockStore(folder, actual, key))
+    store = BlockStore(folder, actual, key)
+    store.refresh()
+    store.index.set_anchor(*find_anchor(store))
+    source = FileSource(store)
+    source.tip()
+    return source
 
 
 class FileSource:
-    """Block files as a `BlockSource`."""
+    """Block files as a `BlockSource`, by a store whose index has an anchor.
+
+    Only `tip` looks for new blocks: without it, the chain stays the one that the store has.
+    """
 
     def __init__(self, store: BlockStore) -> None:
         self._store = store
         self._undo = UndoFiles(store)
         self._outputs = Outputs(store)
         self._wake = Wake()
-        store.refresh()
-        store.index.set_anchor(*find_anchor(store))
-        self.tip()
 
     def __str__(self) -> str:
         return str(self._store)
@@ -55,6 +60,11 @@ class FileSource:
     def network(self) -> Network:
         """The network that the files are of."""
         return self._store.network
+
+    @property
+    def store(self) -> BlockStore:
+        """The files, and the index of the blocks in them."""
+        return self._store
 
     def tip(self) -> Tip:
         """Read what was appended, and return the active chain's last block."""

@@ -7,7 +7,7 @@ once; later only what was appended is read.
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -238,6 +238,13 @@ class BlockStore:
 
     def __str__(self) -> str:
         return str(self.folder.path)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process needs to read the same blocks, wherever the files are by then."""
+        return {name: value for name, value in vars(self).items() if name not in {"lock", "_files"}}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state, lock=threading.RLock(), _files={})
 
     def refresh(self) -> None:
         """Bring the index up to date with the files; raises NodeError.
