@@ -17,6 +17,7 @@ from virtualchain.cli.options import (
     Options,
     pass_options,
     ready_lag_option,
+    trust_option,
     wait_option,
 )
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
@@ -50,22 +51,36 @@ _APP_KEYS: Final = (
 )
 
 
+_from_checkpoint_option = click.option(
+    "--from-checkpoint",
+    metavar="URL",
+    help="Let apps that are not installed begin with the newest checkpoint at URL, of `checkpoint publish`.",
+)
+
+
 @click.command(cls=Command)
 @click.option("--to", type=BLOCK_ID, metavar="BLOCK", help="Stop after this block.")
+@_from_checkpoint_option
+@trust_option
 @wait_option
 @pass_options
-def sync(options: Options, to: int | None, wait: bool) -> None:
+def sync(options: Options, to: int | None, from_checkpoint: str | None, wait: bool) -> None:
     """Process blocks up to the stable tip, then exit.
 
     The stable tip is the last block with as many confirmations as --confirmations requires. A second sync
     continues where the first one ended.
     """
-    with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait) as engine:
+    with (
+        Reporter(to=to) as reporter,
+        open_engine(options, reporter, wait=wait, from_checkpoint=from_checkpoint) as engine,
+    ):
         done = _build(engine, to)
     _finish(options, reporter, done)
 
 
 @click.command(cls=Command)
+@_from_checkpoint_option
+@trust_option
 @wait_option
 @click.option(
     "--pending",
@@ -89,6 +104,7 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 @pass_options
 def run(
     options: Options,
+    from_checkpoint: str | None,
     wait: bool,
     pending: bool,
     serves: bool,
@@ -115,7 +131,15 @@ def run(
         exporting(options, measures, address, ready_lag),
         watching(options),
         serving(options, port if serves else None, ready_lag) as end_server,
-        open_engine(options, reporter, wait=wait, follows=True, pending=pending, measures=measures) as engine,
+        open_engine(
+            options,
+            reporter,
+            wait=wait,
+            follows=True,
+            pending=pending,
+            measures=measures,
+            from_checkpoint=from_checkpoint,
+        ) as engine,
         Deliverer(options.database, webhooks, say),
     ):
         leaving = Wake()
