@@ -131,10 +131,13 @@ with FakeNode("examplecoin-regtest") as node:
         (f"{BITCOIN}REGTEST = replace(NETWORKS['regtest'], name='Bad Name')", "name must be small letters"),
     ],
 )
-def test_a_package_that_cannot_be_used_is_named(module: str, message: str, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_used_is_named(
+    module: str, message: str, tmp_path: Path, database_url: str
+) -> None:
     """The error says which package, and what is wrong with it."""
     environment = added_chain(tmp_path, module=module, name="badcoin")
-    done = run(environment, "--network", "badcoin-regtest", "--app", "virtualchain.examples.notary", "sync")
+    app = ("--app", "virtualchain.examples.notary", "--database", database_url)
+    done = run(environment, "--network", "badcoin-regtest", *app, "sync")
     assert done.returncode == 2
     assert "badcoin" in done.stderr
     assert message in done.stderr
