@@ -314,18 +314,22 @@ def test_what_an_administrator_has_done(well: Clinic, case: Case) -> None:
     assert case.text not in well.one(case.check, database=url).observed
 
 
-def until(well: Clinic, check: str, verdict: str) -> str:
-    """Wait until a check has a verdict, as settings are reloaded in the background."""
+def until(well: Clinic, check: str, verdict: str, then: str) -> str:
+    """Wait until a check has a verdict, as settings are reloaded in the background; `then` is run meanwhile."""
     deadline = time.monotonic() + PATIENCE
+    well.run(then)
     while (finding := well.one(check)).verdict != verdict:
         assert time.monotonic() < deadline, finding
-        time.sleep(0.02)
+        time.sleep(0.1)
+        well.run(then)
     return finding.observed
 
 
+SWITCH = "SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()"
+"""Has the server archive a file; one before may have been archived by the setting of before."""
 RELOADED = (
     ("synchronous-standbys", "synchronous_standby_names = 'nobody'", "SELECT 1", "none is connected"),
-    ("archiving", "archive_command = 'false'", "SELECT pg_switch_wal()", "archiving fails at"),
+    ("archiving", "archive_command = 'false'", SWITCH, "archiving fails at"),
     ("durability", "full_page_writes = off", "SELECT 1", "full_page_writes is off"),
 )
 
@@ -334,13 +338,13 @@ RELOADED = (
 def test_what_the_configuration_has(well: Clinic, check: str, setting: str, then: str, text: str) -> None:
     """A setting of the whole server is noticed once it is reloaded, and once it is reset."""
     name = setting.partition(" ")[0]
-    well.run(f"ALTER SYSTEM SET {setting}", "SELECT pg_reload_conf()", then)
+    well.run(f"ALTER SYSTEM SET {setting}", "SELECT pg_reload_conf()")
     try:
-        assert text in until(well, check, "problem")
+        assert text in until(well, check, "problem", then)
     finally:
         old = f"SET {name} = {WELL[name]}" if name in WELL else f"RESET {name}"
-        well.run(f"ALTER SYSTEM {old}", "SELECT pg_reload_conf()", then)
-    until(well, check, "ok")
+        well.run(f"ALTER SYSTEM {old}", "SELECT pg_reload_conf()")
+    until(well, check, "ok", then)
 
 
 def test_what_holds_back_vacuum(well: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,7 @@ def following(
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the writer look and report often."""
     monkeypatch.setattr(report, "EVERY", 0.1)
+    monkeypatch.setattr(report, "_SOON", 0.0)  # news are there before the node is asked again
     monkeypatch.setattr("virtualchain.engine.engine.POLL", 0.05)
 
 
