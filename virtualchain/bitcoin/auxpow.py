@@ -10,7 +10,7 @@ from typing import Final
 
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
 from virtualchain.bitcoin.parameters import Network
-from virtualchain.bitcoin.transaction import read_count, read_inputs
+from virtualchain.bitcoin.transaction import read_count, read_inputs, skip_body
 from virtualchain.errors import MalformedBlock
 
 HAS_AUXPOW: Final = 0x100
@@ -162,17 +162,9 @@ def _read(raw: bytes, at: int) -> tuple[AuxPow, int]:
 
 def _read_coinbase(raw: bytes, at: int) -> tuple[bytes, int]:
     start = at
-    at += 4
-    inputs, at = read_count(raw, at)
+    inputs, at = skip_body(raw, start + 4)
     if not inputs:
         raise MalformedBlock("the coinbase of its AuxPoW has no input, or is written with its witness")
-    for _ in range(inputs):
-        length, at = read_count(raw, at + 36)
-        at += length + 4
-    outputs, at = read_count(raw, at)
-    for _ in range(outputs):
-        length, at = read_count(raw, at + 8)
-        at += length
     at += 4
     if at > len(raw):
         raise IndexError("the coinbase ends too early")

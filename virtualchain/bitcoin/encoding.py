@@ -13,7 +13,7 @@ from virtualchain.bitcoin.auxpow import auxpow_end, has_auxpow
 from virtualchain.bitcoin.compiled import walk_block
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.parameters import Network
-from virtualchain.bitcoin.transaction import read_count
+from virtualchain.bitcoin.transaction import read_count, skip_body
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 
@@ -112,15 +112,8 @@ def _plain(raw: bytes, start: int, *, is_in_block: bool) -> tuple[bytes, int]:
         raise MalformedBlock(f"a transaction has the flags {flags:#04x}, which do not exist")
     body = start + 6
     try:
-        inputs, at = read_count(raw, body)
-        for _ in range(inputs):
-            length, at = read_count(raw, at + 36)
-            at += length + 4
-        outputs, at = read_count(raw, at)
-        for _ in range(outputs):
-            length, at = read_count(raw, at + 8)
-            at += length
-        witness = at
+        inputs, witness = skip_body(raw, body)
+        at = witness
         for _ in range(inputs if flags & _WITNESS else 0):
             items, at = read_count(raw, at)
             for _ in range(items):

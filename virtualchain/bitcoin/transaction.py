@@ -130,6 +130,22 @@ def write_count(number: int) -> bytes:
     return prefix + number.to_bytes(size, "little")
 
 
+def skip_body(raw: bytes, at: int) -> tuple[int, int]:
+    """Return how many inputs a transaction has whose count of them is at `at`, and where its outputs end.
+
+    That may be past the end of the bytes; raises IndexError if a count is.
+    """
+    inputs, at = read_count(raw, at)
+    for _ in range(inputs):
+        length, at = read_count(raw, at + 36)
+        at += length + 4
+    outputs, at = read_count(raw, at)
+    for _ in range(outputs):
+        length, at = read_count(raw, at + 8)
+        at += length
+    return inputs, at
+
+
 def read_number(raw: bytes, at: int) -> tuple[int, int]:
     """Read a count or length like `read_count`, of data of which more is to come: it may be any number."""
     first = raw[at]

@@ -156,7 +156,7 @@ class StateEngine(Answering):
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
-            confirmations=6 if confirmations is None else confirmations,
+            confirmations=confirmations or 0,  # without any, the network's, once it is known
             verify="merkle" if verify is None else verification(verify) or verify,
             senders=senders,
             history=history,
@@ -207,7 +207,7 @@ class StateEngine(Answering):
         try:
             if pending and node is None:
                 raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
-            check_runnable(declared, self._options)
+            self._options.check_confirmations(declared)
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
         except BaseException:

@@ -139,6 +139,21 @@ class Options:
         """Return these options with the folder for saved states of the database at `url`."""
         return replace(self, state_folder=self.state_folder or default_folder(url))
 
+    def check_confirmations(self, contracts: Sequence[Contract]) -> None:
+        """Raise UsageError if an app cannot be run with so many confirmations."""
+        for contract in contracts:
+            if contract.confirmations is not None and self.confirmations < contract.confirmations:
+                raise UsageError(
+                    f"app {contract.name} takes a block only with {contract.confirmations} confirmations: "
+                    f"raise --confirmations from {self.confirmations}"
+                )
+            if 0 < contract.window <= self.confirmations:
+                raise UsageError(
+                    f"app {contract.name} accepts consensus hashes of the last {contract.window} blocks, but "
+                    f"with {self.confirmations} confirmations authors can know none of these: lower "
+                    "--confirmations, or widen the app's window (0 if it uses no consensus hashes)"
+                )
+
 
 DEFAULTS: Final = Options()
 
@@ -180,16 +195,3 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
             raise UsageError(f"{name}={quoted(value)}: choose {alternatives(levels)}")
     if options.deepest_rollback is not None and options.deepest_rollback < 0:
         raise UsageError(f"deepest_rollback={options.deepest_rollback}: name a number of blocks, 0 or more")
-    confirmations = options.confirmations
-    for contract in contracts:
-        if contract.confirmations is not None and confirmations < contract.confirmations:
-            raise UsageError(
-                f"app {contract.name} takes a block only with {contract.confirmations} confirmations: "
-                f"raise --confirmations from {confirmations}"
-            )
-        if 0 < contract.window <= confirmations:
-            raise UsageError(
-                f"app {contract.name} accepts consensus hashes of the last {contract.window} blocks, but "
-                f"with {confirmations} confirmations authors can know none of these: lower --confirmations, "
-                "or widen the app's window (0 if it uses no consensus hashes)"
-            )

@@ -101,7 +101,9 @@ def scan(
     with closing(source):
         contracts = request.searches.contracts(source.network)
         depth = source.network.confirmations if request.confirmations is None else request.confirmations
-        check_runnable(contracts, Options(depth, request.verify, request.senders))
+        options = Options(depth, request.verify, request.senders)
+        check_runnable(contracts, options)
+        options.check_confirmations(contracts)
         rules = rules_of(request.searches.watches(source.network))
         first, last = _ends(request, source, contracts, depth)
         if not source.store.has_undo and request.dask is not None:

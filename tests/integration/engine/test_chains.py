@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,12 @@ import pytest
 from tests.integration.conftest import Query
 from tests.support.shared_data import shared
 from tests.unit.bitcoin.test_other_coins import framed
-from virtualchain import StateEngine
+from virtualchain import App, StateEngine
 from virtualchain.audit.tape import check_tape
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.bitcoin.node.node import open_source
-from virtualchain.errors import NodeError
+from virtualchain.errors import MalformedBlock, NodeError, UsageError
 from virtualchain.examples import notary
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -173,3 +174,33 @@ def test_a_package_that_cannot_be_used_is_in_nobody_s_way(
     app = ("--app", "virtualchain.examples.notary", "--confirmations", "0")
     done = run(environment, "--database", database_url, "--bitcoin", fake_node.url, *app, "sync")
     assert (done.returncode, "badcoin" in done.stderr) == (0, False)
+
+
+def test_an_app_may_ask_for_what_its_coin_waits_for_anyway(database_url: str) -> None:
+    """More confirmations than Bitcoin's default, and no more than Litecoin's; what is too few is refused."""
+    app = App("patient", magic=b"pa", confirmations=12)
+    app.add(b"o", parse=lambda payload: {})
+    with FakeNode("litecoin-regtest") as node:
+        with StateEngine(app, database=database_url, source=node.url) as engine:
+            assert engine.build() == node.height - 12
+        with pytest.raises(UsageError, match="raise --confirmations from 6"):
+            StateEngine(app, database=database_url, source=node.url, confirmations=6)
+
+
+def test_a_node_that_makes_up_the_work_of_other_chains_is_refused(
+    database_url: str, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte of an AuxPoW differs, so that the parent does not commit to the block: nothing is taken."""
+    raws = framed(shared("chains/namecoin/regtest-blocks-0-51.dat").read_bytes())
+    with FakeNode.from_blocks("namecoin-regtest", raws) as node:
+        stored = node.chain.tree.chain[51]
+        false = bytearray(stored.block.auxpow)
+        false[-40] ^= 1  # in the Merkle root of the parent
+        monkeypatch.setattr(stored, "block", replace(stored.block, auxpow=bytes(false)))
+        source = open_source(node.url, network=network("namecoin-regtest"))
+        with (
+            StateEngine(notary.app, database=database_url, source=source, confirmations=0) as engine,
+            pytest.raises(MalformedBlock, match="block 51 has no proof of work: its AuxPoW"),
+        ):
+            engine.build()
+    assert query("SELECT count(*) AS n FROM virtualchain.blocks") == [{"n": 0}]

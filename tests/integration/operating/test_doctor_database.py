@@ -315,7 +315,7 @@ def test_what_an_administrator_has_done(well: Clinic, case: Case) -> None:
 
 
 def until(well: Clinic, check: str, verdict: str, then: str) -> str:
-    """Wait until a check has a verdict, as settings are reloaded in the background; `then` is run meanwhile."""
+    """Wait until a check has a verdict, as settings are reloaded in the background; run `then` meanwhile."""
     deadline = time.monotonic() + PATIENCE
     well.run(then)
     while (finding := well.one(check)).verdict != verdict:
@@ -469,7 +469,7 @@ def test_a_standby(well: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
             deadline = time.monotonic() + PATIENCE
             while well.one("replication", database=superuser(well)).verdict != "warning":
                 assert time.monotonic() < deadline
-            assert "this standby lags" in until(there, "replication", "warning")
+            assert "this standby lags" in until(there, "replication", "warning", "SELECT 1")
             there.run(
                 "SELECT pg_wal_replay_resume()",
                 "ALTER SYSTEM SET primary_conninfo = ''",
