@@ -128,7 +128,7 @@ with FakeNode("examplecoin-regtest") as node:
     [
         ("REGTEST = 1", "'int'"),
         ("import missing_module", "No module named 'missing_module'"),
-        (f"{BITCOIN}REGTEST = NETWORKS['regtest']", "uses itself"),
+        (f"{BITCOIN}REGTEST = NETWORKS['litecoin']", "uses itself"),
         (f"{BITCOIN}REGTEST = replace(NETWORKS['regtest'], name='Bad Name')", "name must be small letters"),
     ],
 )

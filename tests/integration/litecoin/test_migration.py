@@ -169,6 +169,8 @@ def test_a_ledger_moves_from_litecoin_to_bitcoin(
     for command in (*go_on, *(each.replace("new.toml", "other.toml") for each in go_on)):
         run(tmp_path, command.replace("1f0c…", public))
     assert new.query("SELECT sum(points), count(*) FROM ledger.points") == [(OPS * (OPS - 1) // 2, 20)]
+    assert closing < BEGIN
+    assert new.query("SELECT min(block_id) FROM virtualchain.snapshots") == [(BEGIN,)]
     new.mine(new.send(b"c", 5, "bob", at=last), new.send(b"o", 0, "authority", at=last))
     new.build()
     later = old.hash

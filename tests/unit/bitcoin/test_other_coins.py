@@ -226,3 +226,23 @@ def test_a_damaged_block_of_another_coin_is_malformed_and_nothing_else() -> None
                     except MalformedBlock:
                         continue
                     assert bad[:80] == raw[:80] or header.hash != stated["hash"]
+
+
+def test_a_hogex_with_data_of_an_unconfirmed_one_is_malformed() -> None:
+    """In a block, such data stand in the MWEB block alone."""
+    raw, stated = next((raw, stated) for raw, stated in blocks("litecoin") if stated.get("mweb"))
+    net = network_of(stated)
+    hogex = stated["tx"][-1]
+    plain = split_transactions(raw, net)[-1]
+    ends = raw.index(plain[4:-4]) + len(plain) - 8
+    assert hogex["hogex"]
+    assert raw[ends] == 0
+    with pytest.raises(MalformedBlock, match="holds MWEB data"):
+        split_transactions(raw[:ends] + b"\1" + raw[ends + 1 :], net)
+
+
+def test_a_chain_without_witnesses_has_no_types_of_them() -> None:
+    """What is a witness program elsewhere is a script like any other."""
+    script = b"\0\x14" + bytes(20)
+    assert classify(script, network("litecoin"))[0] == "witness_v0_keyhash"
+    assert classify(script, network("dogecoin")) == ("nonstandard", ())

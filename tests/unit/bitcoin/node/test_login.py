@@ -1,11 +1,12 @@
 """URLs and logins: input is understood or rejected with a clear message, and no secret is shown."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.bitcoin.node.fakes import basic
-from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.networks import Network, network
 from virtualchain.bitcoin.node import login
 from virtualchain.bitcoin.node.login import (
     Cookie,
@@ -203,6 +204,36 @@ def test_a_signets_own_folder_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / folder / ".cookie").write_text(cookie)
         chosen.renew("")
         assert chosen.authorization() == basic(cookie)
+
+
+def test_each_coin_s_node_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the network's name or its port; if several have that port, whichever has a cookie."""
+    monkeypatch.setattr(login, "data_folder", lambda coin="Bitcoin": tmp_path / coin)
+    litecoin = network("litecoin-regtest")
+    for folder, url, named in (
+        ("Litecoin/regtest", "http://localhost", litecoin),
+        ("Litecoin/regtest", "http://localhost:19443", None),
+        ("Dogecoin/regtest", "http://localhost:18332", None),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / ".cookie").write_text(f"__cookie__:{folder}")
+        chosen = find_login(read_url(url, named), None, named)
+        assert chosen.authorization() == basic(f"__cookie__:{folder}")
+
+
+def test_extensions_are_loaded_only_for_a_port_of_theirs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A package that cannot be loaded is in nobody's way who follows another chain."""
+
+    def broken() -> Iterator[Network]:
+        raise UsageError("a package is out of order")
+
+    monkeypatch.setattr(login, "data_folder", lambda coin="Bitcoin": tmp_path)
+    monkeypatch.setattr(login, "every_network", broken)
+    login.find_login(read_url("http://localhost:8332"), None, None)
+    with pytest.raises(UsageError, match="out of order"):
+        login.find_login(read_url("http://localhost:9999"), None, None)
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
