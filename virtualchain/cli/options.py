@@ -38,6 +38,11 @@ wait_option = click.option(
 )
 
 
+no_apply_option = click.option(
+    "--no-apply",
+    is_flag=True,
+    help="Keep what the apps need on the tape, and apply none of them: for state nodes (--tape).",
+)
 ready_lag_option = click.option(
     "--ready-lag",
     type=click.IntRange(min=0),
@@ -161,7 +166,7 @@ class Options:
         return [Webhook(setting, setting.key(os.environ)) for setting in self.settings.webhooks]
 
     def source(self, network: str | None = None, *, of_first: bool = False) -> "BlockSource":
-        """Open the block files, or connect to the node or nodes; by default, to the one on this machine.
+        """Open the block files, or connect to the upstream, or to the node or nodes; by default, to one here.
 
         `of_first`: of several nodes, only to the first, whose wallet or mempool is meant.
         The source must be on the network of --network. Without that option, `network` selects the default
@@ -176,6 +181,10 @@ class Options:
         expected: Network | None = None if name is None else networks.network(name)
         if settings.blocks is not None:
             return open_blocks(settings.blocks, expected)
+        if settings.tape is not None:
+            from virtualchain.store.upstream import UpstreamSource
+
+            return UpstreamSource(settings.tape, expected, say)
         port = (expected or networks.NETWORKS["mainnet"]).rpc_port
         urls = settings.bitcoin or (f"http://127.0.0.1:{port}",)
         return open_nodes(
@@ -328,10 +337,16 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "in the format of blk*.dat.",
         ),
         option(
+            "--tape",
+            metavar="URL",
+            help="Follow another deployment's tape instead of a node: the URL of its database, as one of its "
+            "readers.",
+        ),
+        option(
             "--verify",
             metavar="off|headers|merkle",
             help="Check nothing of the chain; the work, targets and times of its headers; or also each "
-            "block's transactions and witnesses. Default: headers for a node, merkle for files.",
+            "block's transactions and witnesses. Default: merkle for files, headers otherwise.",
         ),
         option(
             "--senders",
@@ -347,7 +362,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--confirmations",
             metavar="K",
-            help="Process a block once K blocks follow it. Default: 6; on other coins, see docs/chains.md.",
+            help="Process a block once K blocks follow it. Default: 6, with --tape 0; on other coins, see "
+            "docs/chains.md.",
         ),
         option(
             "--history",

@@ -164,13 +164,14 @@ def open_engine(
     wait: bool,
     follows: bool = False,
     pending: bool = False,
+    applies: bool = True,
     open_source: "Callable[[], BlockSource] | None" = None,
     measures: "Measures | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
     With `follows`, waits for node and database to be up, and prints each block if --json is set. With
-    `pending`, unconfirmed inputs are judged as well.
+    `pending`, unconfirmed inputs are judged as well. Without `applies`, the apps' inputs are only kept.
     `open_source` is used instead of the node or the files of the settings. `measures` counts what is done.
     """
     from virtualchain.cli.progress import tally_json
@@ -226,6 +227,7 @@ def open_engine(
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
                 guard=options.settings.guard,
+                applies=applies,
                 measures=measures,
             )
         except BaseException:

@@ -15,6 +15,7 @@ from virtualchain.cli.options import (
     BLOCK_ID,
     Command,
     Options,
+    no_apply_option,
     pass_options,
     ready_lag_option,
     wait_option,
@@ -53,16 +54,18 @@ _APP_KEYS: Final = (
 @click.command(cls=Command)
 @click.option("--to", type=BLOCK_ID, metavar="BLOCK", help="Stop after this block.")
 @wait_option
+@no_apply_option
 @pass_options
-def sync(options: Options, to: int | None, wait: bool) -> None:
+def sync(options: Options, to: int | None, wait: bool, no_apply: bool) -> None:
     """Process blocks up to the stable tip, then exit.
 
     The stable tip is the last block with as many confirmations as --confirmations requires. A second sync
     continues where the first one ended.
     """
-    with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait) as engine:
+    applies = not no_apply
+    with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait, applies=applies) as engine:
         done = _build(engine, to)
-    _finish(options, reporter, done)
+    _finish(options, reporter, done, applies=applies)
 
 
 @click.command(cls=Command)
@@ -86,6 +89,7 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
     help="Answer /metrics, /health and /ready on this port: see docs/monitoring.md; 0: any free one.",
 )
 @ready_lag_option
+@no_apply_option
 @pass_options
 def run(
     options: Options,
@@ -95,6 +99,7 @@ def run(
     port: int,
     address: tuple[str, int] | None,
     ready_lag: int,
+    no_apply: bool,
 ) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
@@ -106,6 +111,8 @@ def run(
     from virtualchain.engine.measures import Measures
     from virtualchain.webhooks.deliverer import Deliverer
 
+    if no_apply and pending:
+        raise UsageError("--pending judges inputs, and --no-apply applies no app: leave one of them out")
     options.warn_of_exposed_passwords()
     webhooks, measures, service = options.webhooks(), Measures(), Service()
     measures.clock.on_turn = service.turn
@@ -115,7 +122,15 @@ def run(
         exporting(options, measures, address, ready_lag),
         watching(options),
         serving(options, port if serves else None, ready_lag) as end_server,
-        open_engine(options, reporter, wait=wait, follows=True, pending=pending, measures=measures) as engine,
+        open_engine(
+            options,
+            reporter,
+            wait=wait,
+            follows=True,
+            pending=pending,
+            applies=not no_apply,
+            measures=measures,
+        ) as engine,
         Deliverer(options.database, webhooks, say),
     ):
         leaving = Wake()
@@ -204,26 +219,26 @@ def _build(engine: "StateEngine", to: int | None = None) -> _Done:
     return _Done(engine.halted(), engine.waits_for, engine.warnings)
 
 
-def _finish(options: Options, reporter: Reporter, done: _Done) -> None:
+def _finish(options: Options, reporter: Reporter, done: _Done, *, applies: bool = True) -> None:
     """Print the summary; raise Halted if an app is halted."""
-    _summarize(options, reporter, done)
+    _summarize(options, reporter, done, applies=applies)
     if done.halted:
         errors = list(done.halted.values())
         cause = errors[0] if len(errors) == 1 else ExceptionGroup("several apps are halted", errors)
         raise Halted("\n".join(map(str, errors))) from cause  # --verbose shows it
 
 
-def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
+def _summarize(options: Options, reporter: Reporter, done: _Done, *, applies: bool) -> None:
     """Print what was done, and the state of the apps."""
     from virtualchain.engine.options import Tally
     from virtualchain.reading import views
 
     files = options.files()
-    names = list(files)
+    names = list(files) if applies else []
     tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
     failures = reporter.failures()
     with views.snapshot(options.database) as connection:
-        rows = views.apps(connection, names)
+        rows = views.apps(connection, names) if names else []
     meter = reporter.meter
     if options.settings.json:
         apps = [

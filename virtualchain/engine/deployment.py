@@ -18,13 +18,13 @@ from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.clock import Clock
-from virtualchain.engine.coverage import cover, gaps, watches_of
+from virtualchain.engine.coverage import cover, gaps, tracking_of, watches_of
 from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
 from virtualchain.engine.measures import AppState
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
-from virtualchain.errors import AppHalted, BuildChanged, StoreError
+from virtualchain.errors import AppHalted, BuildChanged, StoreError, UsageError
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
@@ -97,9 +97,14 @@ class Deployment:
             if network is not None:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
-            self.machines = [self._install(contract.on(self.tape.network)) for contract in contracts]
-            self.watches = watches_of([machine.contract for machine in self.machines])
-            self.tracks_outputs = any(machine.contract.tracks is not None for machine in self.machines)
+            self.contracts = [contract.on(self.tape.network) for contract in contracts]
+            self.machines = list(map(self._install, self.contracts)) if options.applies else []
+            if options.applies:
+                self.contracts = [machine.contract for machine in self.machines]
+            self.watches = watches_of(self.contracts)
+            self.tracks_outputs = any(contract.tracks is not None for contract in self.contracts)
+            if self.tracks_outputs and not options.applies:
+                raise UsageError(_tracking_must_apply(self.contracts))
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
             check_consistency(self.connection, repairs)
@@ -179,7 +184,17 @@ class Deployment:
 
     def names(self) -> set[str]:
         """Return the names of the apps."""
-        return {machine.contract.name for machine in self.machines}
+        return {contract.name for contract in self.contracts}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is work: an app that runs, or a tape that is kept for apps elsewhere."""
+        return bool(self.running) or not self.options.applies
+
+    def scanner(self, network: Network) -> Scanner:
+        """Make what searches blocks for all apps."""
+        tracking = tracking_of(self.contracts)
+        return Scanner(self.watches, network, keeps_blocks=self.tracks_outputs, tracking=tracking)
 
     def app_states(self) -> dict[str, AppState]:
         """Return how far the apps are, and which of them are halted, by name."""
@@ -195,7 +210,7 @@ class Deployment:
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""
         with self.connection.transaction():
-            cover(self.tape, [machine.contract for machine in self.machines])
+            cover(self.tape, self.contracts)
 
     def settle(self) -> None:
         """Wait until every block so far is on disk, and move saved files into place."""
@@ -222,7 +237,7 @@ class Deployment:
 
     def first_block_id(self) -> int:
         """Return the block that an empty tape starts with."""
-        return min(machine.contract.start for machine in self.machines)
+        return min(contract.start for contract in self.contracts)
 
     def last_block_id(self) -> int:
         """Return the tape's last block; if it is empty, the one before its first."""
@@ -449,7 +464,7 @@ class Deployment:
             if machine.contract.name not in replacements:
                 machine.load()
         self.expect(self._expected)
-        if self.machines and self.tape.tip() is None:
+        if self.contracts and self.tape.tip() is None:
             self.start_searches()
 
     def _after_commit(self, machine: Machine, step: Advanced) -> None:
@@ -493,3 +508,11 @@ def _forget_pending(connection: psycopg.Connection) -> None:
     row = connection.execute(_PENDING["is_there"]).fetchone()
     if row is not None and row[0]:
         connection.execute(_PENDING["forget"])
+
+
+def _tracking_must_apply(contracts: Sequence[Contract]) -> str:
+    names = ", ".join(contract.name for contract in contracts if contract.tracks is not None)
+    return (
+        f"what app {names} sees depends on its state, because it tracks outputs, so nobody can find its "
+        "inputs without applying it: run it without --no-apply"
+    )

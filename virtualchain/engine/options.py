@@ -132,6 +132,8 @@ class Options:
     """Where apps with a state of their own have it saved; None: in the user's data folder."""
     wait_for_writer: bool = False
     """Whether to wait while another process writes."""
+    applies: bool = True
+    """Whether the apps are applied; if not, the tape gets what they need, for other deployments."""
     guard: bool = False
     """Whether callbacks are watched, so that mistakes such as reading the clock halt the app."""
 
