@@ -120,6 +120,8 @@ class AppSetting:
     use: str
     """MODULE or MODULE:OBJECT, as `load_app` takes it; or the full path of a file in place of MODULE."""
     on_deep_fork: Policy = "rollback"
+    apply: bool = True
+    """Whether it is applied; if not, the tape gets its inputs, for other deployments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +412,9 @@ def _read_apps(tables: object, file: Path) -> list[AppSetting]:
         raise UsageError(f"{file}: apps must be tables, one [[apps]] for each")
     policies = get_args(Policy)
     for table in tables:
-        _refuse_unknown(table, ("use", "on_deep_fork"), f"{file}: [[apps]]")
+        _refuse_unknown(table, ("use", "on_deep_fork", "apply"), f"{file}: [[apps]]")
+        if not isinstance(table.get("apply", True), bool):
+            raise UsageError(f"{file}: [[apps]] apply must be true or false")
         if table.get("on_deep_fork", "rollback") not in policies:
             raise UsageError(f"{file}: [[apps]] on_deep_fork must be one of {', '.join(policies)}")
     uses = _app_names([table.get("use") for table in tables], f"{file}: [[apps]] use", file.parent)

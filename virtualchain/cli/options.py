@@ -19,7 +19,7 @@ from virtualchain.metrics import READY_LAG
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
@@ -154,10 +154,22 @@ class Options:
 
         return [read_contract(app) for app in self.apps()]
 
-    def policies(self) -> "dict[str, Policy]":
-        """Return each app's policy for deep forks, by the app's name."""
-        names = [contract.name for contract in self.contracts()]
-        return dict(zip(names, (app.on_deep_fork for app in self.settings.apps), strict=True))
+    def applied_and_kept(self, *, no_apply: bool = False) -> tuple[list[object], list[object]]:
+        """Import the apps to run; return those that are applied, and those whose inputs are only kept.
+
+        With `no_apply`, none is applied. Raises UsageError if none is named.
+        """
+        kept = [no_apply or not app.apply for app in self.settings.apps]
+        apps = list(zip(self.apps(), kept, strict=True))
+        return [app for app, is_kept in apps if not is_kept], [app for app, is_kept in apps if is_kept]
+
+    def policies(self, applied: "Sequence[object]") -> "dict[str, Policy]":
+        """Return the policies for deep forks of apps that are applied, by the app's name."""
+        from virtualchain.app.declarations import read_contract
+
+        names = {read_contract(app).name for app in applied}
+        policies = zip(self.contracts(), self.settings.apps, strict=True)
+        return {each.name: app.on_deep_fork for each, app in policies if each.name in names}
 
     def webhooks(self) -> "list[Webhook]":
         """Return the webhooks of the settings with their secrets; raises UsageError if one is missing."""

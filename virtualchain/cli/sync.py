@@ -62,10 +62,9 @@ def sync(options: Options, to: int | None, wait: bool, no_apply: bool) -> None:
     The stable tip is the last block with as many confirmations as --confirmations requires. A second sync
     continues where the first one ended.
     """
-    applies = not no_apply
-    with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait, applies=applies) as engine:
+    with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait, no_apply=no_apply) as engine:
         done = _build(engine, to)
-    _finish(options, reporter, done, applies=applies)
+    _finish(options, reporter, done, no_apply=no_apply)
 
 
 @click.command(cls=Command)
@@ -128,7 +127,7 @@ def run(
             wait=wait,
             follows=True,
             pending=pending,
-            applies=not no_apply,
+            no_apply=no_apply,
             measures=measures,
         ) as engine,
         Deliverer(options.database, webhooks, say),
@@ -219,22 +218,22 @@ def _build(engine: "StateEngine", to: int | None = None) -> _Done:
     return _Done(engine.halted(), engine.waits_for, engine.warnings)
 
 
-def _finish(options: Options, reporter: Reporter, done: _Done, *, applies: bool = True) -> None:
+def _finish(options: Options, reporter: Reporter, done: _Done, *, no_apply: bool = False) -> None:
     """Print the summary; raise Halted if an app is halted."""
-    _summarize(options, reporter, done, applies=applies)
+    _summarize(options, reporter, done, no_apply=no_apply)
     if done.halted:
         errors = list(done.halted.values())
         cause = errors[0] if len(errors) == 1 else ExceptionGroup("several apps are halted", errors)
         raise Halted("\n".join(map(str, errors))) from cause  # --verbose shows it
 
 
-def _summarize(options: Options, reporter: Reporter, done: _Done, *, applies: bool) -> None:
+def _summarize(options: Options, reporter: Reporter, done: _Done, *, no_apply: bool) -> None:
     """Print what was done, and the state of the apps."""
     from virtualchain.engine.options import Tally
     from virtualchain.reading import views
 
     files = options.files()
-    names = list(files) if applies else []
+    names = list(options.policies(options.applied_and_kept(no_apply=no_apply)[0]))
     tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
     failures = reporter.failures()
     with views.snapshot(options.database) as connection:

@@ -32,15 +32,13 @@ def catch_up(
 ) -> bool:
     """Search blocks for lagging apps that need it, and advance the others along the tape.
 
-    An app is advanced by `most` blocks, or all the way. `on_search` is called after each search. Without apps
-    that are applied, blocks are searched for whatever the tape is kept for. Returns whether anything moved.
+    An app is advanced by `most` blocks, or all the way. `on_search` is called after each search. For apps
+    that are kept on the tape, and not applied, blocks are only searched. Returns whether anything moved.
     """
-    if not deployment.options.applies:
-        return _complete(deployment, source, listener, on_search)
-    moved = False
+    moved = bool(deployment.kept) and _complete(deployment, source, listener, on_search)
     lagging = deployment.lagging()
     if not lagging:
-        return False
+        return moved
     for machine in lagging:
         if not listener.may_continue():
             return moved
@@ -69,10 +67,10 @@ def catch_up(
 def _complete(
     deployment: Deployment, source: BlockSource, listener: Listener, on_search: Callable[[], object]
 ) -> bool:
-    """Search a chunk of the tape for each app that it is kept for; what was pruned stays as it is."""
+    """Search a chunk of the tape for each app that is kept there; what was pruned stays as it is."""
     moved = False
     pruned = deployment.tape.pruned_until()
-    for contract in deployment.contracts:
+    for contract in deployment.kept:
         if not listener.may_continue():
             break
         searched = backfill_chunk(deployment, source, contract, -1 if pruned is None else pruned)

@@ -24,7 +24,7 @@ from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
 from virtualchain.engine.measures import AppState
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
-from virtualchain.errors import AppHalted, BuildChanged, StoreError, UsageError
+from virtualchain.errors import AppHalted, BuildChanged, StoreError
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
@@ -64,7 +64,8 @@ class _Flight(NamedTuple):
 class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
-    `network` is the chain that the database is bound to, or is to be; None leaves that as it is. `repairs`
+    `network` is the chain that the database is bound to, or is to be; None leaves that as it is. The tape
+    also gets what the apps in `kept` need, which are not applied here: others follow it. `repairs`
     names an app whose tables may be damaged, because it is about to be derived again. `on_message` is called
     with what an operator should know. After a psycopg.Error nothing in here can be relied on: close it and
     make another one.
@@ -77,6 +78,7 @@ class Deployment:
         network: Network | None,
         options: Options,
         *,
+        kept: Sequence[Contract] = (),
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
         patience: Patience | None = None,
@@ -97,14 +99,11 @@ class Deployment:
             if network is not None:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
-            self.contracts = [contract.on(self.tape.network) for contract in contracts]
-            self.machines = list(map(self._install, self.contracts)) if options.applies else []
-            if options.applies:
-                self.contracts = [machine.contract for machine in self.machines]
+            self.kept = [contract.on(self.tape.network) for contract in kept]
+            self.machines = [self._install(contract.on(self.tape.network)) for contract in contracts]
+            self.contracts = [*(machine.contract for machine in self.machines), *self.kept]
             self.watches = watches_of(self.contracts)
             self.tracks_outputs = any(contract.tracks is not None for contract in self.contracts)
-            if self.tracks_outputs and not options.applies:
-                raise UsageError(_tracking_must_apply(self.contracts))
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
             check_consistency(self.connection, repairs)
@@ -189,7 +188,7 @@ class Deployment:
     @property
     def goes_on(self) -> bool:
         """Whether there is work: an app that runs, or a tape that is kept for apps elsewhere."""
-        return bool(self.running) or not self.options.applies
+        return bool(self.running or self.kept)
 
     def scanner(self, network: Network) -> Scanner:
         """Make what searches blocks for all apps."""
@@ -508,11 +507,3 @@ def _forget_pending(connection: psycopg.Connection) -> None:
     row = connection.execute(_PENDING["is_there"]).fetchone()
     if row is not None and row[0]:
         connection.execute(_PENDING["forget"])
-
-
-def _tracking_must_apply(contracts: Sequence[Contract]) -> str:
-    names = ", ".join(contract.name for contract in contracts if contract.tracks is not None)
-    return (
-        f"what app {names} sees depends on its state, because it tracks outputs, so nobody can find its "
-        "inputs without applying it: run it without --no-apply"
-    )

@@ -35,7 +35,7 @@ from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.report import Report
 from virtualchain.engine.rollback import refuse_below_pruned, refuse_by_policy, refuse_without_code, roll_back
-from virtualchain.engine.sources import check_upstream, cut, is_upstream, options_for, source_of
+from virtualchain.engine.sources import check_upstream, cut, options_for, source_of
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
@@ -55,6 +55,7 @@ from virtualchain.store.failures import PAUSES, store_error
 from virtualchain.store.migrate import migrate
 from virtualchain.store.patience import Patience
 from virtualchain.store.rollback import Undone
+from virtualchain.store.upstream import is_upstream
 
 NEAR_TIP = 10
 """Within this many blocks of the stable tip, commits wait for the disk, and notifications are sent."""
@@ -104,7 +105,8 @@ class StateEngine(Answering):
 
     With `pending`, `follow` also judges what is not in a block of the tape yet: the node's unconfirmed
     transactions, and blocks with fewer confirmations. `virtualchain.pending` shows what would come of them.
-    Without `applies`, the tape gets what the apps need, and none of them is installed or applied.
+    For the apps in `keeps`, the tape gets what they need, but they are neither installed nor applied: other
+    deployments follow that tape.
     With `guard`, callbacks that read the clock, files and the like are refused or halted (docs/mistakes.md).
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
@@ -153,10 +155,11 @@ class StateEngine(Answering):
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
         guard: bool = False,
-        applies: bool = True,
+        keeps: Sequence[object] = (),
         measures: Measures | None = None,
     ) -> None:
-        declared = [read_contract(app) for app in apps or (self,)]
+        declared = [read_contract(app) for app in apps or (() if keeps else (self,))]
+        self._kept = [read_contract(app) for app in keeps]
         self._options = Options(
             confirmations=6 if confirmations is None else confirmations,
             verify="merkle" if verify is None else verification(verify) or verify,
@@ -169,12 +172,11 @@ class StateEngine(Answering):
             expected={} if expect is None else expect(),
             on_unexpected=on_unexpected,
             guard=guard,
-            applies=applies,
         )
         self._verify = verify  # as asked for: None leaves it to the source
         self._inquiry = None if expect is None else Inquiry(expect)
         if not is_upstream(source):  # which may have waited for confirmations
-            check_runnable(declared, self._options)
+            check_runnable(declared, self._options, self._kept)
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._faults = Faults(PAUSES)
@@ -206,7 +208,9 @@ class StateEngine(Answering):
         try:
             if pending and node_of(self._source) is None:
                 raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
-            self._options = options_for(self._options, self._source, declared, verify, confirmations)
+            self._options = options_for(
+                self._options, self._source, declared, self._kept, verify, confirmations
+            )
             check_upstream(self._source, self._url, self._listener.on_wait)
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
@@ -417,6 +421,7 @@ class StateEngine(Answering):
                 self._contracts,
                 self._source.network,
                 self._options,
+                kept=self._kept,
                 on_message=self._listener.on_wait,
                 patience=self._patience,
             )

@@ -39,6 +39,7 @@ def options_for(
     options: Options,
     source: BlockSource,
     contracts: Sequence[Contract],
+    kept: Sequence[Contract],
     verify: Verification | None,
     confirmations: int | None,
 ) -> Options:
@@ -57,7 +58,7 @@ def options_for(
             "--senders proved takes: use it there, with a node, and --senders node or bound here"
         )
     waited = source.confirmations if isinstance(source, UpstreamSource) else 0
-    check_runnable(contracts, replace(options, confirmations=options.confirmations + waited))
+    check_runnable(contracts, replace(options, confirmations=options.confirmations + waited), kept)
     return options
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import psycopg
 
@@ -22,7 +22,7 @@ from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
 from virtualchain.bitcoin.networks import Network, network
 from virtualchain.bitcoin.senders import Senders
-from virtualchain.bitcoin.source import MOST_HEADERS, Tip, Wake, at_height
+from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake, at_height
 from virtualchain.bitcoin.transaction import read_outputs, read_transaction, unpack_outputs, without_witness
 from virtualchain.errors import (
     DatabaseUnavailable,
@@ -290,7 +290,9 @@ class UpstreamSource:
     ) -> "tuple[int, dict[int, list[_Row]]]":
         """Read the inputs of the first of these blocks: of how many, and the rows by height."""
         first, last = headers[0].block_id, headers[-1].block_id
-        now = dict(connection.execute(_Q["headers"], {"first": first, "last": last}).fetchall())
+        now: dict[int, bytes] = dict(
+            connection.execute(_Q["headers"], {"first": first, "last": last}).fetchall()
+        )
         active = next((n for n, each in enumerate(headers) if now.get(each.block_id) != each.header), None)
         if active == 0:
             self._refuse_below_bottom(connection, first)
@@ -341,7 +343,7 @@ class UpstreamSource:
         self, connection: psycopg.Connection, block_id: int, what: str, *, is_tracking: bool
     ) -> UpstreamLacks:
         row = connection.execute(_Q["deployment"]).fetchone()
-        pruned = row and row[2]
+        pruned = None if row is None else row[2]
         if pruned is not None and block_id < pruned:
             return UpstreamLacks(
                 f"{self} has pruned the inputs of blocks below {pruned}, and block {block_id} is needed: use "
@@ -375,7 +377,9 @@ class UpstreamSource:
         def make(candidates: Iterable[Candidate | None]) -> tuple[Input, ...]:
             with self._naming():
                 scan = Scan(header, tuple(each for each in candidates if each is not None), self.network)
-                found = inputs(scan, senders.spent(_Spent(self, by_place), scan))
+                # It is asked nothing else, as it states neither transactions nor heights by themselves.
+                source = cast("BlockSource", _Spent(self, by_place))
+                found = inputs(scan, senders.spent(source, scan))
                 return tuple(self._proved(header, item, by_place[item.txindex], verify) for item in found)
 
         def chosen(txindex: int, needs_heights: bool) -> Candidate:
