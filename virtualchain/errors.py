@@ -211,5 +211,11 @@ class UnreadableList(VirtualchainError):
     exit_code = 2
 
 
+class DownloadFailed(VirtualchainError):
+    """A file cannot be downloaded now; what has arrived is kept, and the same command continues."""
+
+    exit_code = 3
+
+
 class InvalidCheckpoint(VirtualchainError):
     """A checkpoint that is broken, or disagrees with itself, its digests or its signatures."""

@@ -19,6 +19,7 @@ EVENTS: Final[Mapping[str, Level]] = {
     "inputs_counted": "info",
     "app_found": "info",
     "app_joins": "info",
+    "checkpoint_used": "info",
     "app_catches_up": "info",
     "settings_changed": "warning",
     "file_changed": "warning",

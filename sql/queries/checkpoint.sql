@@ -14,6 +14,14 @@ SELECT encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, '
             AND NOT c.is_migration)), 'hex') AS block_hash
 FROM vc.snapshots AS s WHERE s.app = %(app)s AND s.build = %(build)s AND s.block_id = %(block_id)s;
 
+-- name: digests_of_live
+-- What a checkpoint of an app's live build at a block would say of code, block and state.
+SELECT a.version, encode(a.fingerprint, 'hex'), encode(coalesce((SELECT hash FROM vc.blocks AS b WHERE b.block_id = s.block_id),
+        (SELECT block_hash FROM vc.checkpoints AS c WHERE c.app = s.app AND c.build = s.build AND c.block_id = s.block_id
+            AND NOT c.is_migration)), 'hex'), encode(s.consensus_hash, 'hex'), encode(s.state_hash, 'hex')
+FROM vc.apps AS a JOIN vc.snapshots AS s ON s.app = a.name AND s.build = a.build
+WHERE a.name = %(app)s AND a.is_live AND s.block_id = %(block_id)s;
+
 -- name: saved_file
 -- The last state file of an opaque app, up to a block.
 SELECT content FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_id <= %(block_id)s

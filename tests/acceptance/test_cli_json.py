@@ -17,7 +17,7 @@ ELSEWHERE = {
     *("prove", "state-root", "prove-row", "check-proof"),
     *("webhooks list", "webhooks replay", "webhooks run", "export", "scan", "import", "advance"),
     *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader", "db upgrade"),
-    *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
+    *("checkpoint create", "checkpoint publish", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
     *("init", "completion"),
 }
 """Commands that need a scenario: their own tests cover --json."""

@@ -9,7 +9,7 @@ the challenge. The public signet is called `signet`, any other one `signet-` and
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -208,16 +208,6 @@ def _described(entry: EntryPoint) -> str:
 
 def _is_alias(name: str) -> bool:
     return any(name == known.chain for known in _BITCOIN)
-
-
-def matching(known: Iterable[Network], asked: Network | None) -> Network | None:
-    """Choose among networks that fit equally well: the one that is asked for, or else the first."""
-    first = None
-    for each in known:
-        if asked is None or each.name == asked.name:
-            return each
-        first = first or each
-    return first
 
 
 def signet(message_start: bytes) -> Network:

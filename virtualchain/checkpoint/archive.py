@@ -92,6 +92,20 @@ def writing(path: Path) -> Iterator[Writer]:
             draft.unlink(missing_ok=True)
 
 
+def layout(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Return where the content of each member begins, and the size of the file, from the members' sizes."""
+    offset, starts = 0, {}
+    for name, size in sizes.items():
+        starts[name] = offset + _BLOCK
+        offset += _BLOCK + size + -size % _BLOCK
+    return starts, offset + 2 * _BLOCK
+
+
+def header(name: str, size: int) -> tuple[bytes, int]:
+    """Return the header of a member, and how many bytes before the content it begins."""
+    return _header(name, size), _BLOCK
+
+
 class Reader:
     """An open file, and the offsets of its members."""
 
@@ -114,6 +128,11 @@ class Reader:
         if size > limit:
             raise InvalidCheckpoint(f"its member {name} has {size} bytes; the limit is {limit}")
         self._file.seek(start)
+        return self._file.read(size)
+
+    def stretch(self, name: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes of a member, from `offset`."""
+        self._file.seek(self._members[name][0] + offset)
         return self._file.read(size)
 
     def pieces(self, name: str) -> Iterator[bytes]:

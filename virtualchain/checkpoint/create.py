@@ -15,6 +15,7 @@ from virtualchain.audit.tables import check_state
 from virtualchain.audit.tape import check_tape
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Writer
+from virtualchain.checkpoint.chunks import Cutter
 from virtualchain.checkpoint.digests import RowDigest, computed_root
 from virtualchain.checkpoint.manifest import NAME, SNAPSHOTS, STATE, Content, Manifest, Table
 from virtualchain.checkpoint.signing import sign
@@ -34,13 +35,15 @@ def create(
     *,
     block_id: int | None = None,
     keys: Iterable[Path] = (),
+    in_chunks: bool = False,
 ) -> Manifest:
     """Write a checkpoint of an app at a block (default: its last) to a file; return its manifest.
 
     `connection` must be in a repeatable-read transaction. `keys` are files with the private keys to sign
-    with. The same state yields the same bytes on every node. The app's rows, their history and its digests
-    are compared with each other first. Raises UsageError for a block at which the app cannot be shown, or if
-    it is not known which blocks wrote its rows, DamagedTables if they do not fit.
+    with. With `in_chunks` the manifest names the chunks of each member, for publishing. The same state yields
+    the same bytes on every node. The app's rows, their history and its digests are compared with each other
+    first. Raises UsageError for a block at which the app cannot be shown, or if it is not known which blocks
+    wrote its rows, DamagedTables if they do not fit.
     """
     row = _one(connection, "live_app", {"app": app})
     if row is None:
@@ -62,16 +65,20 @@ def create(
     refuse_damage(_faults(connection, app, at), f"app {app} is damaged, so no checkpoint was created")
     blocks = range(row["first_block_id"], at + 1)
     with archive.writing(file) as writer:
-        members = {SNAPSHOTS: _write(writer, SNAPSHOTS, copy_snapshots(connection, place))}
+        members = {
+            SNAPSHOTS: _write(writer, SNAPSHOTS, copy_snapshots(connection, place), in_chunks=in_chunks)
+        }
         rows, described = RowDigest(blocks), []
         if saved is not None:
-            members[STATE] = _write(writer, STATE, [bytes(saved["content"])], counts=False)
+            members[STATE] = _write(
+                writer, STATE, [bytes(saved["content"])], counts=False, in_chunks=in_chunks
+            )
         else:
             for number, projection in enumerate(tables, 1):
                 member = _member(number, projection.name)
                 table = Table(projection.name, projection.columns, projection.key, member)
                 lines = rows.add(table, copy_rows(connection, projection, at))
-                members[member] = _write(writer, member, lines)
+                members[member] = _write(writer, member, lines, in_chunks=in_chunks)
                 described.append(table)
         computed = members[STATE].sha256 if saved is not None else digest_number(rows.number)
         if computed != digests["state_hash"]:
@@ -100,6 +107,17 @@ def create(
             manifest = manifest.with_signatures(sign(manifest.signed_bytes(), keys))
         _write(writer, NAME, [manifest.to_bytes()])
     return manifest
+
+
+def position(connection: psycopg.Connection, app: str) -> tuple[int, int]:
+    """Return the last block of an app, and the first at which it can still be shown.
+
+    Raises UsageError if it has taken none.
+    """
+    row = _one(connection, "live_app", {"app": app})
+    if row is None or row["block_id"] is None:
+        raise UsageError(f"app {app} has taken no block here: there is nothing to create a checkpoint of")
+    return row["block_id"], max(row["history_from"], row["base_block_id"], 0)
 
 
 def _faults(connection: psycopg.Connection, app: str, block_id: int) -> Iterator[Fault]:
@@ -152,13 +170,18 @@ def _copy_lines(connection: psycopg.Connection, statement: sql.Composed) -> Iter
             yield bytes(line)
 
 
-def _write(writer: Writer, name: str, pieces: Iterable[bytes], *, counts: bool = True) -> Content:
-    rows = 0
+def _write(
+    writer: Writer, name: str, pieces: Iterable[bytes], *, counts: bool = True, in_chunks: bool = False
+) -> Content:
+    rows, cutter = 0, Cutter() if in_chunks else None
     with writer.member(name) as member:
         for piece in pieces:
             member.write(piece)
             rows += 1
-    return Content(**asdict(member.written()), rows=rows if counts else 0)
+            if cutter is not None:
+                cutter.add(piece)
+    chunks = None if cutter is None else cutter.chunks()
+    return Content(**asdict(member.written()), rows=rows if counts else 0, chunks=chunks)
 
 
 def _member(number: int, table: str) -> str:

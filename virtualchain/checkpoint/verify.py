@@ -30,10 +30,7 @@ def manifest_of(reader: Reader) -> Manifest:
     if NAME not in reader.names:
         raise InvalidCheckpoint(f"it is not a checkpoint: it has no {NAME}")
     manifest = read_manifest(reader.content(NAME, LONGEST))
-    named = [
-        SNAPSHOTS,
-        *([STATE] if STATE in manifest.members else [table.member for table in manifest.tables]),
-    ]
+    named = manifest.ordered_members
     tables = [table.name for table in manifest.tables]
     if len(set(tables)) < len(tables):
         raise InvalidCheckpoint("its manifest names a table twice")

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from virtualchain.cli.fetching import opened
 from virtualchain.cli.options import (
     BLOCK_ID,
     Group,
     Options,
     pass_options,
-    record_option,
     sign_option,
+    trust_option,
     wait_option,
 )
 from virtualchain.cli.output import say, write_fields, write_json
@@ -21,18 +22,13 @@ from virtualchain.cli.session import chosen_apps, open_reading
 from virtualchain.errors import InvalidCheckpoint, UsageError
 
 if TYPE_CHECKING:
+    import psycopg
+
     from virtualchain.checkpoint.apply import Applied
     from virtualchain.checkpoint.manifest import Manifest
 
 _file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
-_trust_option = click.option(
-    "--trust",
-    multiple=True,
-    metavar="KEY",
-    expose_value=False,
-    callback=record_option,
-    help="Reject the checkpoint unless this public key signed it. Can be repeated: one of the keys suffices.",
-)
+_place_argument = click.argument("file", metavar="FILE")
 
 
 @click.group(cls=Group)
@@ -57,23 +53,75 @@ def create(options: Options, file: Path, block: int | None, keys: tuple[Path, ..
     the same file on every node.
     """
     from virtualchain.checkpoint.create import create as create_file
-    from virtualchain.reading import views
 
     with open_reading(options) as connection:
-        names = [row["name"] for row in views.apps(connection, chosen_apps(options, connection))]
-        if len(names) != 1:
-            choice = f"the apps are {', '.join(names)}" if names else "there is no app yet"
-            raise UsageError(f"a checkpoint is of one app, and {choice}: name one with --app")
-        manifest = create_file(connection, names[0], file, block_id=block, keys=keys)
+        manifest = create_file(connection, _one_app(options, connection), file, block_id=block, keys=keys)
     _write_manifest(options, manifest, tuple(item.public_key for item in manifest.signatures))
 
 
 @checkpoint.command()
-@_file_argument
-@_trust_option
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    metavar="BLOCKS",
+    default=10_000,
+    show_default=True,
+    help="Also publish at the last multiple of this height.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    metavar="NUMBER",
+    default=3,
+    show_default=True,
+    help="How many of those to keep, besides the newest.",
+)
+@sign_option("Sign them")
 @pass_options
-def show(options: Options, file: Path) -> None:
+def publish(options: Options, folder: Path, every: int, keep: int, keys: tuple[Path, ...]) -> None:
+    """Keep checkpoints of an app in FOLDER, for any web server.
+
+    FOLDER gets the one of the app's last block. Rows that did not change since the last publication are
+    shared with it. Others may download meanwhile. Run it again to bring FOLDER up to date. If there are
+    several apps, --app selects one, and each can be published in the same FOLDER.
+    """
+    from virtualchain.checkpoint.publish import publish as publish_in
+
+    with open_reading(options) as connection:
+        done = publish_in(
+            connection, _one_app(options, connection), folder, every=every, keep=keep, keys=keys
+        )
+    checkpoints = [
+        {"app": entry.app, "block_id": entry.block_id, "block_hash": entry.block_hash, "size": entry.size}
+        for entry in done.entries
+    ]
+    if options.settings.json:
+        write_json(
+            {
+                "folder": str(folder),
+                "added": done.added,
+                "new_bytes": done.new_bytes,
+                "removed_files": done.removed,
+                "checkpoints": checkpoints,
+            }
+        )
+        return
+    blocks = ", ".join(str(entry.block_id) for entry in done.entries)
+    click.echo(
+        f"{folder} has app {done.entries[0].app} at block {blocks}: {done.added} new, {done.new_bytes:,} "
+        f"bytes of new chunks, {done.removed} files removed"
+    )
+
+
+@checkpoint.command()
+@_place_argument
+@trust_option
+@pass_options
+def show(options: Options, file: str) -> None:
     """Verify the checkpoint in FILE, and show what it holds.
+
+    FILE can be the URL of what `checkpoint publish` keeps: then it is the newest one there.
 
     Checks its files' digests, the series of consensus hashes, the state hash of its rows, and the signatures.
     Needs neither a node nor a database.
@@ -81,7 +129,7 @@ def show(options: Options, file: Path) -> None:
     from virtualchain.checkpoint import archive
     from virtualchain.checkpoint.verify import manifest_of, verify
 
-    with archive.reading(file) as reader:
+    with opened(options, file, keeps=True) as path, archive.reading(path) as reader:
         manifest = manifest_of(reader)
         try:
             verified = verify(reader, options.settings.trust)
@@ -92,8 +140,8 @@ def show(options: Options, file: Path) -> None:
 
 
 @checkpoint.command()
-@_file_argument
-@_trust_option
+@_place_argument
+@trust_option
 @click.option("--migrate", "migrates", is_flag=True, help="Continue on another chain than the checkpoint's.")
 @click.option(
     "--begin-after",
@@ -111,13 +159,15 @@ def show(options: Options, file: Path) -> None:
 @pass_options
 def apply(
     options: Options,
-    file: Path,
+    file: str,
     migrates: bool,
     begin_after: int | None,
     rollback: int | None,
     wait: bool,
 ) -> None:
     """Let an app continue from the checkpoint in FILE.
+
+    FILE can be the URL of what `checkpoint publish` keeps: then it is the newest one there.
 
     The app's code must be named with --app or in virtualchain.toml. The checkpoint is verified before
     anything changes, and replaces the app's state if the app is installed. The next sync or run continues
@@ -128,11 +178,11 @@ def apply(
     from virtualchain.engine.options import Options as EngineOptions
 
     contracts = options.contracts()
-    with Signals() as signals, Reporter() as reporter:
+    with Signals() as signals, Reporter() as reporter, opened(options, file) as path:
         signals.work_in_steps()
         done = apply_file(
             options.database,
-            file,
+            path,
             contracts,
             trusted=options.settings.trust,
             migrates=migrates,
@@ -164,6 +214,17 @@ def keygen(options: Options, file: Path) -> None:
         write_json({"file": str(file), "public_key": public})
     else:
         click.echo(public)
+
+
+def _one_app(options: Options, connection: "psycopg.Connection") -> str:
+    """Return the name of the one app that is there or that --app selects."""
+    from virtualchain.reading import views
+
+    names = [row["name"] for row in views.apps(connection, chosen_apps(options, connection))]
+    if len(names) != 1:
+        choice = f"the apps are {', '.join(names)}" if names else "there is no app yet"
+        raise UsageError(f"a checkpoint is of one app, and {choice}: name one with --app")
+    return str(names[0])
 
 
 def _write_applied(options: Options, done: "Applied", *, migrates: bool) -> None:

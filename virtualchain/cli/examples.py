@@ -81,6 +81,9 @@ LESSONS: Final = {
     "remove": Lesson("docs/operating.md", ("remove points",)),
     "checkpoint": Lesson("docs/checkpoints.md", ()),
     "checkpoint create": Lesson("docs/checkpoints.md", ("checkpoint create points.vcp --sign key",)),
+    "checkpoint publish": Lesson(
+        "docs/checkpoints.md", ("checkpoint publish /var/www/checkpoints --app points --sign key",)
+    ),
     "checkpoint show": Lesson("docs/checkpoints.md", ("checkpoint show points.vcp",)),
     "checkpoint apply": Lesson("docs/checkpoints.md", ("checkpoint apply points.vcp",)),
     "checkpoint keygen": Lesson("docs/checkpoints.md", ("checkpoint keygen key",)),

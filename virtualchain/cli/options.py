@@ -66,6 +66,16 @@ def sign_option(what: str) -> "Callable[[Any], Any]":
     )
 
 
+trust_option = click.option(
+    "--trust",
+    multiple=True,
+    metavar="KEY",
+    expose_value=False,
+    callback=lambda *arguments: record_option(*arguments),  # noqa: PLW0108 - it is defined below
+    help="Reject a checkpoint unless this public key signed it. Can be repeated: one of the keys suffices.",
+)
+
+
 class Options:
     """The global options of a command line, and the settings and objects that follow from them."""
 

@@ -167,13 +167,16 @@ def open_engine(
     no_apply: bool = False,
     open_source: "Callable[[], BlockSource] | None" = None,
     measures: "Measures | None" = None,
+    from_checkpoint: str | None = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
     With `follows`, waits for node and database to be up, and prints each block if --json is set. With
     `pending`, unconfirmed inputs are judged as well. With `no_apply`, inputs of apps are only kept.
-    `open_source` is used instead of the node or the files of the settings. `measures` counts what is done.
+    `open_source` is used instead of the node or the files of the settings. Apps that are not installed begin
+    with a checkpoint of the folder at the URL `from_checkpoint`. `measures` counts what is done.
     """
+    from virtualchain.cli.fetching import begin_apps
     from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.measures import Measures
@@ -208,6 +211,8 @@ def open_engine(
         source = (open_source or options.source)()
         reporter.hint = _hint(source)
         try:
+            if from_checkpoint is not None:
+                begin_apps(options, from_checkpoint, source.network.name, wait=wait)
             return StateEngine(
                 *applied,
                 database=url,

@@ -18,6 +18,7 @@ from virtualchain.cli.options import (
     no_apply_option,
     pass_options,
     ready_lag_option,
+    trust_option,
     wait_option,
 )
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
@@ -51,23 +52,40 @@ _APP_KEYS: Final = (
 )
 
 
+_from_checkpoint_option = click.option(
+    "--from-checkpoint",
+    metavar="URL",
+    help="Let apps that are not installed begin with the newest checkpoint at URL, of `checkpoint publish`.",
+)
+
+
 @click.command(cls=Command)
 @click.option("--to", type=BLOCK_ID, metavar="BLOCK", help="Stop after this block.")
+@_from_checkpoint_option
+@trust_option
 @wait_option
 @no_apply_option
 @pass_options
-def sync(options: Options, to: int | None, wait: bool, no_apply: bool) -> None:
+def sync(options: Options, to: int | None, from_checkpoint: str | None, wait: bool, no_apply: bool) -> None:
     """Process blocks up to the stable tip, then exit.
 
     The stable tip is the last block with as many confirmations as --confirmations requires. A second sync
     continues where the first one ended.
     """
-    with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait, no_apply=no_apply) as engine:
+    _refuse_both(from_checkpoint, no_apply=no_apply)
+    with (
+        Reporter(to=to) as reporter,
+        open_engine(
+            options, reporter, wait=wait, no_apply=no_apply, from_checkpoint=from_checkpoint
+        ) as engine,
+    ):
         done = _build(engine, to)
     _finish(options, reporter, done, no_apply=no_apply)
 
 
 @click.command(cls=Command)
+@_from_checkpoint_option
+@trust_option
 @wait_option
 @click.option(
     "--pending",
@@ -92,6 +110,7 @@ def sync(options: Options, to: int | None, wait: bool, no_apply: bool) -> None:
 @pass_options
 def run(
     options: Options,
+    from_checkpoint: str | None,
     wait: bool,
     pending: bool,
     serves: bool,
@@ -110,6 +129,7 @@ def run(
     from virtualchain.engine.measures import Measures
     from virtualchain.webhooks.deliverer import Deliverer
 
+    _refuse_both(from_checkpoint, no_apply=no_apply)
     if no_apply and pending:
         raise UsageError("--pending judges inputs, and --no-apply applies no app: leave one of them out")
     options.warn_of_exposed_passwords()
@@ -129,6 +149,7 @@ def run(
             pending=pending,
             no_apply=no_apply,
             measures=measures,
+            from_checkpoint=from_checkpoint,
         ) as engine,
         Deliverer(options.database, webhooks, say),
     ):
@@ -157,6 +178,13 @@ def run(
         say(Notice(failure, "inputs_failed", app=app))
     message = "stopped" if reporter.last is None else f"stopped after block {reporter.last}"
     say(Notice(message, "stopped", block_id=reporter.last))
+
+
+def _refuse_both(from_checkpoint: str | None, *, no_apply: bool) -> None:
+    if no_apply and from_checkpoint is not None:
+        raise UsageError(
+            "--from-checkpoint installs apps, and --no-apply applies none: leave one of them out"
+        )
 
 
 @click.command(cls=Command)

@@ -310,7 +310,7 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(format="virtualchain-checkpoint-4"), "does not have the format"),
+        (_set(format="virtualchain-checkpoint-5"), "does not have the format"),
         (_set(format=["virtualchain-checkpoint-2"]), "does not have the format"),
         (_set(format="virtualchain-checkpoint-2"), "has no state root: have it created again"),
         (

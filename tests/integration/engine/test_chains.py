@@ -159,3 +159,13 @@ def test_real_blocks_of_other_coins_are_followed(name: str, way: str, database_u
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT max(length(header)) FROM vc.blocks").fetchone() == (80,)
         assert list(check_tape(connection)) == []
+
+
+def test_a_package_that_cannot_be_used_is_in_nobody_s_way(
+    tmp_path: Path, database_url: str, fake_node: FakeNode
+) -> None:
+    """Who follows another chain does not load it."""
+    environment = added_chain(tmp_path, module="raise RuntimeError('out of order')", name="badcoin")
+    app = ("--app", "virtualchain.examples.notary", "--confirmations", "0")
+    done = run(environment, "--database", database_url, "--bitcoin", fake_node.url, *app, "sync")
+    assert (done.returncode, "badcoin" in done.stderr) == (0, False)

@@ -7,7 +7,7 @@ once; later only what was appended is read.
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +118,12 @@ def find_folder(path: Path, network: Network | None) -> BlockFolder:
             )
         if _has_blocks(path):
             return BlockFolder(path, is_file=False)
-        folders = [folder for folder in dict.fromkeys(_folders(path, network)) if _has_blocks(folder)]
+        folders = _folders(path, NETWORKS.values() if network is None else [network])
+        if network is None:
+            signets = sorted(path.glob(f"{NETWORKS['signet'].subfolder}_*"))
+            folders += [folder / "blocks" for folder in signets if _has_blocks(folder / "blocks")]
+        if not folders and network is None:  # extensions are not loaded where none is needed
+            folders = _folders(path, every_network())
     except OSError as error:
         raise NodeError(f"{path} cannot be read: {error.strerror}") from error
     if not folders:
@@ -191,16 +196,15 @@ def _begins_with_block(path: Path, key: bytes, network: Network) -> bool:
     return True
 
 
-def _folders(path: Path, network: Network | None) -> Iterator[Path]:
-    """Yield the folders in which the nodes of a data folder keep blocks."""
-    if network is None:
-        subfolders = dict.fromkeys(known.subfolder for known in every_network())
-        yield from (path / subfolder / "blocks" for subfolder in subfolders)
-        yield from (custom / "blocks" for custom in sorted(path.glob(f"{NETWORKS['signet'].subfolder}_*")))
-    else:
-        yield path / network.subfolder / "blocks"
+def _folders(path: Path, known: Iterable[Network]) -> list[Path]:
+    """Return the folders with blocks that nodes of these networks keep in a data folder."""
+    subfolders = []
+    for network in known:
+        subfolders.append(network.subfolder)
         if network.chain == "signet":  # older nodes keep all signets in one folder
-            yield path / NETWORKS["signet"].subfolder / "blocks"
+            subfolders.append(NETWORKS["signet"].subfolder)
+    folders = [path / subfolder / "blocks" for subfolder in dict.fromkeys(subfolders)]
+    return [folder for folder in folders if _has_blocks(folder)]
 
 
 def _has_blocks(folder: Path) -> bool:

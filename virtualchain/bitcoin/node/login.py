@@ -148,9 +148,11 @@ def find_login(url: NodeUrl, cookie: Path | None, network: Network | None) -> Lo
         return Password(url, url.user, url.password)
     if url.path:
         return Anonymous(url)
-    possible = [known for known in every_network() if known.rpc_port == url.port]
+    possible = [known for known in NETWORKS.values() if known.rpc_port == url.port]
     if network is not None:
         possible = [network]
+    elif not possible and url.is_local:  # an extension is not loaded where none is needed
+        possible = [known for known in every_network() if known.rpc_port == url.port]
     if not url.is_local or not possible:
         raise UsageError(
             f"no way to log in at {url}: put user:password into its URL, or name the cookie file that it "
