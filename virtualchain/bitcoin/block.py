@@ -193,8 +193,10 @@ class Scanner:
         """
         watches = [each for each in self.watches if each.magic in magics and (txindex or each.takes_coinbase)]
         transaction = read_transaction(raw, self._network)
-        found, needs_heights = _matching_magics(watches, raw, transaction)
-        return Candidate(txindex, transaction, raw, tuple(sorted(found)), needs_heights) if found else None
+        matching, needs_heights = _matching_magics(watches, raw, transaction)
+        if not matching:
+            return None
+        return Candidate(txindex, transaction, raw, tuple(sorted(matching)), needs_heights)
 
     def _candidates(self, layout: Layout, *, has_coinbase: bool = True) -> Iterator[Candidate]:
         for txindex, searched in self._searched(layout):

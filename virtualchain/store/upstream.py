@@ -163,8 +163,8 @@ class UpstreamSource:
         for header in asked[:count]:
             try:
                 with at_height(header.block_id):
-                    found = rows.get(header.block_id, ())
-                    blocks.append(self._checked(header, found, scanner, senders, verify))
+                    of_block = rows.get(header.block_id, ())
+                    blocks.append(self._checked(header, of_block, scanner, senders, verify))
             except NodeError:
                 if blocks:
                     break  # it is raised when its turn comes
@@ -301,14 +301,15 @@ class UpstreamSource:
         last = self._searched(connection, first, last, scanner)
         magics = [each.magic for each in scanner.watches]
         stretch = {"first": first, "magics": magics, "apps": list(scanner.tracking)}
-        row = connection.execute(_Q["too_large"], {**stretch, "last": last, "allowed": _ALLOWED}).fetchone()
-        if row is not None and row[0] is not None:
-            last = max(first, row[0] - 1)
+        limits = {**stretch, "last": last, "allowed": _ALLOWED}
+        too_large = connection.execute(_Q["too_large"], limits).fetchone()
+        if too_large is not None and too_large[0] is not None:
+            last = max(first, too_large[0] - 1)
         rows: dict[int, list[_Row]] = {}
         with connection.cursor(binary=True) as cursor:
             for each in cursor.execute(_Q["inputs"], {**stretch, "last": last}):
-                found = _Row(*each)
-                rows.setdefault(found.block_id, []).append(found)
+                row = _Row(*each)
+                rows.setdefault(row.block_id, []).append(row)
         return last - first + 1, rows
 
     def _searched(self, connection: psycopg.Connection, first: int, last: int, scanner: Scanner) -> int:
@@ -379,8 +380,8 @@ class UpstreamSource:
                 scan = Scan(header, tuple(each for each in candidates if each is not None), self.network)
                 # It is asked nothing else, as it states neither transactions nor heights by themselves.
                 source = cast("BlockSource", _Spent(self, by_place))
-                found = inputs(scan, senders.spent(source, scan))
-                return tuple(self._proved(header, item, by_place[item.txindex], verify) for item in found)
+                made = inputs(scan, senders.spent(source, scan))
+                return tuple(self._proved(header, item, by_place[item.txindex], verify) for item in made)
 
         def chosen(txindex: int, needs_heights: bool) -> Candidate:
             raw = by_place[txindex].raw
@@ -389,15 +390,15 @@ class UpstreamSource:
         def take(requested: Mapping[int, bool]) -> tuple[Input, ...]:
             return make(chosen(*each) for each in sorted(requested.items()))
 
-        found = make(scanner.candidate(row.txindex, row.raw, row.magics) for row in rows)
+        with_payload = make(scanner.candidate(row.txindex, row.raw, row.magics) for row in rows)
         if not scanner.tracking:
-            return ScannedBlock(header, found)
+            return ScannedBlock(header, with_payload)
         with self._naming():
             spends, ids = (
                 _spends(rows),
                 {row.txindex: bytes.fromhex(read_outputs(row.raw)[0]) for row in rows},
             )
-        return ScannedBlock(header, found, RestOfBlock(spends, ids.__getitem__, take))
+        return ScannedBlock(header, with_payload, RestOfBlock(spends, ids.__getitem__, take))
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

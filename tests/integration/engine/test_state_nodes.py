@@ -275,10 +275,10 @@ def test_what_an_upstream_lacks(small: str, fake_node: FakeNode, clone: Clone) -
     with pytest.raises(UsageError, match="as it tracks outputs"):
         keep(fake_node, small, RIDES)
     follow(url, small, PLAIN)
-    told: list[str] = []
+    messages: list[str] = []
     joins = noting("joins", b"jo", first_block_id=104)
-    follow(url, small, PLAIN, joins, on_wait=told.append)
-    assert any("app joins waits" in text and "block 104 was not searched" in text for text in told)
+    follow(url, small, PLAIN, joins, on_wait=messages.append)
+    assert any("app joins waits" in text and "block 104 was not searched" in text for text in messages)
     fake_node.mine([fake_node.send(b"jos1")])
     keep(fake_node, small, PLAIN, joins, early)
     follow(url, small, PLAIN, joins, early)
