@@ -18,7 +18,7 @@ SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
     CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) END AS senders,
     vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent,
     (SELECT array_agg(s.at / 2 ORDER BY s.n) FROM unnest(spent_at) WITH ORDINALITY AS s (at, n)) AS heights,
-    coalesce(tracked_by, '{}') AS tracked_by, i.branch, c.coinbase, c.branch AS coinbase_branch
+    coalesce(tracked_by, '{}') AS tracked_by, i.branch, c.coinbase, c.branch AS coinbase_branch, spent_at
 FROM vc.inputs AS i
 LEFT JOIN vc.coinbases AS c USING (block_id)
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
@@ -33,6 +33,7 @@ COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs
 COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses; null if it was pruned.';
 COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script; null if it was pruned.';
 COMMENT ON COLUMN virtualchain.inputs.heights IS 'For each input the height of the block that made the output which it spends; null if no app needs that.';
+COMMENT ON COLUMN virtualchain.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
 COMMENT ON COLUMN virtualchain.inputs.tracked_by IS 'The apps that it was kept for because of an output which it spends.';
 COMMENT ON COLUMN virtualchain.inputs.branch IS 'The Merkle branch that shows that it is in its block; null if it was not kept.';
 COMMENT ON COLUMN virtualchain.inputs.coinbase IS 'The coinbase of its block, without witness; null if it was not kept.';
@@ -193,6 +194,21 @@ COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database fol
 COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
 COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';
 COMMENT ON COLUMN virtualchain.deployment.pruned_below IS 'Of inputs in blocks below this one, raw transactions were dropped (`virtualchain prune`); null if of none.';
+
+CREATE VIEW virtualchain.coverage AS
+SELECT magic, rule, from_block, until_block FROM vc.coverage WHERE rule <> 'pruned'
+UNION ALL
+SELECT ''::bytea, vc.tracking_rule(a.name, a.tracking), s.from_block, s.until_block
+FROM vc.apps AS a CROSS JOIN LATERAL (
+    SELECT greatest(a.tracking_from, (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned')) AS from_block,
+        (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS until_block
+) AS s
+WHERE a.tracking_from = a.base_block_id + 1 AND s.until_block >= s.from_block;
+COMMENT ON VIEW virtualchain.coverage IS 'Which blocks were searched for which magic, by which payload rule; blocks whose inputs were pruned count as not searched. With an empty magic and a rule that begins with tracking: the blocks of which the tape has all that an app sees that tracks outputs.';
+COMMENT ON COLUMN virtualchain.coverage.magic IS 'The magic that was searched for.';
+COMMENT ON COLUMN virtualchain.coverage.rule IS 'Name of the payload rule that was used, and whether it was searched without opcodes and with heights.';
+COMMENT ON COLUMN virtualchain.coverage.from_block IS 'The first block that was searched.';
+COMMENT ON COLUMN virtualchain.coverage.until_block IS 'The last block that was searched; null while the search continues with every new block.';
 
 CREATE VIEW virtualchain.writer AS
 SELECT confirmations, apps, started_at, seen_at, node_block_id, encode(node_hash, 'hex') AS node_hash, waits_for, version, stopped_at
