@@ -3,10 +3,11 @@
 SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
 
 -- name: set_deployment
--- Bind an empty deployment to its chain; a second call changes nothing.
-INSERT INTO vc.deployment (network, genesis_hash)
-VALUES (%(network)s, decode(%(genesis_hash)s, 'hex'))
-ON CONFLICT DO NOTHING;
+-- Bind an empty deployment to its chain; a second call changes no more than how that writes its addresses.
+INSERT INTO vc.deployment AS d (network, genesis_hash, address_form)
+VALUES (%(network)s, decode(%(genesis_hash)s, 'hex'), %(address_form)s)
+ON CONFLICT (singleton) DO UPDATE SET address_form = excluded.address_form
+WHERE d.network = excluded.network AND d.address_form IS DISTINCT FROM excluded.address_form;
 
 -- name: tip
 -- The last block of the tape.

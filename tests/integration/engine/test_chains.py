@@ -51,6 +51,8 @@ def test_an_app_runs_on_other_coins(name: str, rest: bool, database_url: str, qu
             (row,) = query("SELECT owner FROM notary.documents")
         prefix = f"{net.bech32_hrp}1q" if net.bech32_hrp else ("m", "n")
         assert row["owner"].startswith(prefix)
+        (seen,) = query("SELECT senders -> 0 -> 'addresses' ->> 0 AS sender FROM virtualchain.inputs")
+        assert seen["sender"] == row["owner"]
         assert query("SELECT network FROM vc.deployment") == [{"network": name}]
 
 
