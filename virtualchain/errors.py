@@ -7,6 +7,7 @@
     │   └── InvalidApp        an implementation or its projections break the contract
     ├── NodeError             the Bitcoin node                              exit 3
     │   ├── NodeUnavailable   it does not answer now; a retry may help
+    │   │   └── UpstreamLacks another deployment's tape, which is followed, lacks what is needed
     │   ├── MalformedBlock    bytes that are not a block or a transaction
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
@@ -87,6 +88,10 @@ class NodeError(VirtualchainError):
 
 class NodeUnavailable(NodeError):
     """The node cannot be reached, or is busy or starting: the same request may succeed later."""
+
+
+class UpstreamLacks(NodeUnavailable):
+    """The tape that is followed was not searched for what an app needs, or lacks it."""
 
 
 class MalformedBlock(NodeError):

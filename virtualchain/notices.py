@@ -30,6 +30,8 @@ EVENTS: Final[Mapping[str, Level]] = {
     "waiting_for_block": "info",
     "waiting_for_chain": "warning",
     "waiting_for_node": "warning",
+    "waiting_for_upstream": "warning",
+    "upstream_believed": "info",
     "waiting_for_database": "warning",
     "waiting_for_writer": "warning",
     "waiting_for_readers": "warning",

@@ -48,6 +48,7 @@ _Kind = Literal[
     "log_format",
     "log_level",
     "nodes",
+    "upstream",
 ]
 
 _KINDS: Mapping[str, _Kind] = {
@@ -67,6 +68,7 @@ _KINDS: Mapping[str, _Kind] = {
     "network": "text",
     "on_unexpected": "on_unexpected",
     "senders": "senders",
+    "tape": "upstream",
     "trust": "keys",
     "verbose": "switch",
     "verify": "verify",
@@ -74,7 +76,7 @@ _KINDS: Mapping[str, _Kind] = {
 }
 _OLD_LEVELS: Mapping[object, Verification] = {"header": "headers"}
 """How `verify` was called before there was a third level: deprecated since 0.2.0."""
-_SOURCES: Sequence[str] = ("bitcoin", "blocks")
+_SOURCES: Sequence[str] = ("bitcoin", "blocks", "tape")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
 _CHOICES: Mapping[str, Sequence[str]] = {
     "log_format": get_args(LogFormat),
@@ -91,6 +93,7 @@ _ALLOWED: Mapping[str, str] = {
     "history": "a whole number of blocks, 0 or more, or all",
     "keys": "public keys: 64 hex digits each, or files with one",
     "nodes": "the URL of a node, or of several: blanks separate them in a variable, the file has a list",
+    "upstream": "the URL of a deployment's database: postgresql://user:password@host/name",
     "places": "files, or URLs that begin with http:// or https://",
     **{kind: alternatives(choices) for kind, choices in _CHOICES.items()},
 }
@@ -98,8 +101,9 @@ _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "
 _HEX_KEY = re.compile("[0-9a-fA-F]{64}")
 _PASSWORD = re.compile(r"://[^/?#@]*:[^/?#]+@|\bpassword\s*=")
 """A password in a URL, in its query, or in libpq's `key=value` form."""
-_IN_FILES = ("bitcoin", "database", "expect", "zmq")
+_IN_FILES = ("bitcoin", "database", "expect", "tape", "zmq")
 """What may hold a password, so that a file can hold it, too."""
+_UPSTREAM = re.compile("postgres(?:ql)?://")
 _LONGEST_VALUE = 65_536
 _NUMBER = re.compile("[0-9]{1,9}")
 _WEBHOOK_KEYS = ("url", "app", "name", "opcode", "table", "secret", "secret_file", "secret_env", "from")
@@ -116,6 +120,8 @@ class AppSetting:
     use: str
     """MODULE or MODULE:OBJECT, as `load_app` takes it; or the full path of a file in place of MODULE."""
     on_deep_fork: Policy = "rollback"
+    apply: bool = True
+    """Whether it is applied; if not, the tape gets its inputs, for other deployments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,8 @@ class Settings:
     """Where the node publishes the hashes of new blocks; None: it is asked."""
     blocks: Path | None = None
     """Block files, used in place of a node."""
+    tape: str | None = field(default=None, repr=False)
+    """The database of a deployment whose tape is followed, in place of a node."""
     database: str | None = field(default=None, repr=False)
     confirmations: int | None = None
     """None: as many as the network should have."""
@@ -210,8 +218,8 @@ class Settings:
 
     def confirmations_on(self, name: str | None) -> int:
         """Return how many confirmations a block needs on a network; None is one that is not known yet."""
-        if self.confirmations is not None:
-            return self.confirmations
+        if self.confirmations is not None or self.tape is not None:
+            return self.confirmations or 0
         return network(name or self.network or "mainnet").confirmations
 
 
@@ -389,7 +397,7 @@ def _warnings(file: Path) -> Iterator[str]:
     is_open = os.name == "posix" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     document = tomllib.loads(file.read_text(encoding="utf-8"))
     table = document.get("virtualchain", {})
-    held = [key for key in ("bitcoin", "database") if _PASSWORD.search(str(table.get(key, "")))]
+    held = [key for key in ("bitcoin", "database", "tape") if _PASSWORD.search(str(table.get(key, "")))]
     if any("secret" in webhook for webhook in document.get("webhooks", [])):
         held.append("secret")
     if is_open and held:
@@ -404,7 +412,9 @@ def _read_apps(tables: object, file: Path) -> list[AppSetting]:
         raise UsageError(f"{file}: apps must be tables, one [[apps]] for each")
     policies = get_args(Policy)
     for table in tables:
-        _refuse_unknown(table, ("use", "on_deep_fork"), f"{file}: [[apps]]")
+        _refuse_unknown(table, ("use", "on_deep_fork", "apply"), f"{file}: [[apps]]")
+        if not isinstance(table.get("apply", True), bool):
+            raise UsageError(f"{file}: [[apps]] apply must be true or false")
         if table.get("on_deep_fork", "rollback") not in policies:
             raise UsageError(f"{file}: [[apps]] on_deep_fork must be one of {', '.join(policies)}")
     uses = _app_names([table.get("use") for table in tables], f"{file}: [[apps]] use", file.parent)
@@ -540,8 +550,9 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return None
         case ("number" | "history", int()) if not isinstance(value, bool) and value >= 0:
             return value
-        case ("switch", bool()) | ("text", str()) if value != "":
-            return value
+        case ("switch", bool()) | ("text", str()) | ("upstream", str()) if value != "":
+            if kind != "upstream" or _UPSTREAM.match(str(value)):
+                return value
         case (_, str()) if value in _CHOICES.get(kind, ()) or (kind == "verify" and verification(value)):
             return verification(value) if kind == "verify" else value
         case ("nodes", str()):

@@ -3,10 +3,11 @@
 SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
 
 -- name: set_deployment
--- Bind an empty deployment to its chain; a second call changes nothing.
-INSERT INTO vc.deployment (network, genesis_hash)
-VALUES (%(network)s, decode(%(genesis_hash)s, 'hex'))
-ON CONFLICT DO NOTHING;
+-- Bind an empty deployment to its chain; a second call changes no more than how that writes its addresses.
+INSERT INTO vc.deployment AS d (network, genesis_hash, address_form)
+VALUES (%(network)s, decode(%(genesis_hash)s, 'hex'), %(address_form)s)
+ON CONFLICT (singleton) DO UPDATE SET address_form = excluded.address_form
+WHERE d.network = excluded.network AND d.address_form IS DISTINCT FROM excluded.address_form;
 
 -- name: tip
 -- The last block of the tape.
@@ -57,15 +58,7 @@ SELECT min(block_id) FROM (
 -- The searched ranges; an open end means up to the tape's tip. A build that tracks outputs has what they are spent by up to its cursor;
 -- but not if other rules or other code made the state that it began to track with: by its own, other outputs would have been tracked.
 -- What was pruned counts as not searched.
-SELECT magic, rule, from_block, until_block FROM vc.coverage WHERE rule <> 'pruned'
-UNION ALL
-SELECT '', vc.tracking_rule(name, tracking), s.from_block, s.until_block
-FROM vc.apps AS a CROSS JOIN LATERAL (
-    SELECT greatest(tracking_from, (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned')) AS from_block,
-        (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS until_block
-) AS s
-WHERE tracking_from = base_block_id + 1 AND s.until_block >= s.from_block
-ORDER BY magic, rule, from_block;
+SELECT magic, rule, from_block, until_block FROM virtualchain.coverage ORDER BY magic, rule, from_block;
 
 -- name: pruned
 -- The last block of which inputs were pruned.

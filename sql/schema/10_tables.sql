@@ -4,12 +4,14 @@ COMMENT ON SCHEMA vc IS 'The log of a virtualchain deployment: what the chain ho
 CREATE TABLE vc.deployment (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     network text NOT NULL,
-    genesis_hash bytea NOT NULL CHECK (octet_length(genesis_hash) = 32)
+    genesis_hash bytea NOT NULL CHECK (octet_length(genesis_hash) = 32),
+    address_form text
 );
 COMMENT ON TABLE vc.deployment IS 'The one chain that this database follows.';
 COMMENT ON COLUMN vc.deployment.singleton IS 'Always true: there is one row.';
-COMMENT ON COLUMN vc.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
+COMMENT ON COLUMN vc.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, signet- and the eight hex digits of a custom signet''s message start, or a network of another coin, such as litecoin-regtest.';
 COMMENT ON COLUMN vc.deployment.genesis_hash IS 'Hash of block 0, in display order; a node with another one is refused.';
+COMMENT ON COLUMN vc.deployment.address_form IS 'How another coin writes addresses: its version of pay-to-public-key-hash, of pay-to-script-hash, another one that is read for that, all in hex, the prefix of segwit addresses, and segwit if there are witness programs, or mweb if some of them are of MWEB, with colons between; null for Bitcoin.';
 
 CREATE TABLE vc.writer (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),

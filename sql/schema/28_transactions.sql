@@ -156,13 +156,14 @@ CREATE FUNCTION vc.base58_address(payload bytea) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     data CONSTANT bytea := payload || substr(sha256(sha256(payload)), 1, 4);
-    number numeric := 0;
+    more CONSTANT integer := octet_length(data) - 25; -- a version may have a second byte
+    number numeric := CASE WHEN more > 0 THEN get_byte(data, 0) ELSE 0 END;
     rest bigint;
     digits text := '';
 BEGIN
     FOR place IN 0 .. 4 LOOP -- 25 bytes
-        number := number * 1099511627776 + ((get_byte(data, 5 * place)::bigint << 32) | (get_byte(data, 5 * place + 1)::bigint << 24)
-            | (get_byte(data, 5 * place + 2) << 16) | (get_byte(data, 5 * place + 3) << 8) | get_byte(data, 5 * place + 4));
+        number := number * 1099511627776 + ((get_byte(data, 5 * place + more)::bigint << 32) | (get_byte(data, 5 * place + more + 1)::bigint << 24)
+            | (get_byte(data, 5 * place + more + 2) << 16) | (get_byte(data, 5 * place + more + 3) << 8) | get_byte(data, 5 * place + more + 4));
     END LOOP;
     WHILE number > 0 LOOP
         rest := mod(number, 656356768); -- 58^5
@@ -175,7 +176,7 @@ BEGIN
     RETURN repeat('1', octet_length(data) - octet_length(ltrim(data, '\x00'::bytea))) || ltrim(digits, '1');
 END;
 $$;
-COMMENT ON FUNCTION vc.base58_address(bytea) IS 'The address with a version byte and a hash of 20 bytes.';
+COMMENT ON FUNCTION vc.base58_address(bytea) IS 'The address with a version of one or two bytes and a hash of 20 bytes.';
 
 CREATE FUNCTION vc.bech32_characters(symbols integer) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -220,6 +221,23 @@ RETURN ((checksum & 1023) << 20) # ('{
         }'::integer[])[(((checksum >> 10) # symbols) & 31) + 1];
 COMMENT ON FUNCTION vc.checksum_steps(integer, integer) IS 'The same as four calls of vc.checksum_step: four symbols in 20 bits, by tables of what each of them adds.';
 
+CREATE FUNCTION vc.prefix_checksum(prefix text) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    checksum integer := 996825010;
+BEGIN
+    FOR place IN 1 .. length(prefix) LOOP
+        checksum := vc.checksum_step(checksum, ascii(substr(prefix, place, 1)) >> 5);
+    END LOOP;
+    checksum := vc.checksum_step(checksum, 0);
+    FOR place IN 1 .. length(prefix) LOOP
+        checksum := vc.checksum_step(checksum, ascii(substr(prefix, place, 1)) & 31);
+    END LOOP;
+    RETURN checksum;
+END;
+$$;
+COMMENT ON FUNCTION vc.prefix_checksum(text) IS 'The checksum of a Bech32 address (BIP 173) after its prefix.';
+
 CREATE FUNCTION vc.segwit_address(prefix text, version integer, program bytea) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -228,7 +246,7 @@ DECLARE
     written bytea := '';
     symbols integer; -- a variable, because a call with a long expression is not inlined
     -- That of the prefix, followed by zeros where the checksum will be.
-    checksum integer := CASE prefix WHEN 'bc' THEN 297473181 WHEN 'tb' THEN 809993152 WHEN 'bcrt' THEN 1032750143 END;
+    checksum integer := CASE prefix WHEN 'bc' THEN 297473181 WHEN 'tb' THEN 809993152 WHEN 'bcrt' THEN 1032750143 ELSE vc.prefix_checksum(prefix) END;
 BEGIN
     checksum := vc.checksum_step(checksum, version);
     FOR place IN 0 .. (size - 1) / 4 LOOP
@@ -255,9 +273,26 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN octet_length(script) = 39 THEN substr(script, 1, 2) = '\x6a04' AND get_byte(script, 6) = 32 ELSE false END;
 COMMENT ON FUNCTION vc.is_substitute(bytea) IS 'Whether a spent script stands for a long one that was not kept: OP_RETURN, size and SHA-256.';
 
+CREATE FUNCTION vc.type_on(network text, script bytea, script_type text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN network LIKE '%:' AND vc.witness_version(script) IS NOT NULL THEN 'nonstandard'
+    WHEN network NOT LIKE '%:mweb' OR octet_length(script) <> 34 THEN script_type
+    WHEN substr(script, 1, 2) = '\x5820' THEN 'witness_mweb_hogaddr'
+    WHEN substr(script, 1, 2) = '\x5920' THEN 'witness_mweb_pegin'
+    ELSE script_type END;
+COMMENT ON FUNCTION vc.type_on(text, bytea, text) IS 'The type of a script that has this type on Bitcoin: on a network of Bitcoin, or with the address form of another coin.';
+
 CREATE FUNCTION vc.addresses(script bytea, script_type text, network text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
+    WHEN network LIKE '%:%' THEN CASE
+        WHEN script_type IN ('witness_v0_keyhash', 'witness_v0_scripthash', 'witness_v1_taproot', 'anchor', 'witness_unknown')
+        THEN CASE split_part(network, ':', 4) WHEN '' THEN '{}'
+            ELSE ARRAY[vc.segwit_address(split_part(network, ':', 4), vc.witness_version(script), substr(script, 3))] END
+        WHEN script_type = 'pubkeyhash' THEN ARRAY[vc.base58_address(decode(split_part(network, ':', 1), 'hex') || substr(script, 4, 20))]
+        WHEN script_type = 'scripthash' THEN ARRAY[vc.base58_address(decode(split_part(network, ':', 2), 'hex') || substr(script, 3, 20))]
+        ELSE '{}' END
     WHEN script_type IN ('witness_v0_keyhash', 'witness_v0_scripthash', 'witness_v1_taproot', 'anchor', 'witness_unknown')
     THEN ARRAY[vc.segwit_address(CASE network WHEN 'mainnet' THEN 'bc' WHEN 'regtest' THEN 'bcrt' ELSE 'tb' END,
         vc.witness_version(script), substr(script, 3))]
@@ -266,7 +301,7 @@ RETURN CASE
     WHEN script_type = 'scripthash'
     THEN ARRAY[vc.base58_address(CASE network WHEN 'mainnet' THEN '\x05'::bytea ELSE '\xc4' END || substr(script, 3, 20))]
     ELSE '{}' END;
-COMMENT ON FUNCTION vc.addresses(bytea, text, text) IS 'The address of a script of a type that has one, on a network; no type has more than one.';
+COMMENT ON FUNCTION vc.addresses(bytea, text, text) IS 'The address of a script of a type that has one, on a network of Bitcoin, or with the address form of another coin; no type has more than one.';
 
 CREATE FUNCTION vc.public_keys(script bytea, script_type text, stack bytea[], witness bytea[]) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
@@ -389,6 +424,7 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 700
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     outputs jsonb[] := '{}';
+    is_other_coin CONSTANT boolean := network LIKE '%:%';
     at integer;
     size integer;
     script bytea;
@@ -412,19 +448,23 @@ BEGIN
         script := substr(raw, at + 1, size);
         at := at + size;
         script_type := vc.script_type(script);
+        IF is_other_coin THEN
+            script_type := vc.type_on(network, script, script_type);
+        END IF;
         outputs := array_append(outputs, jsonb_build_object('n', n, 'value', value, 'script_pubkey', encode(script, 'hex'),
             'type', script_type, 'addresses', vc.addresses(script, script_type, network)));
     END LOOP;
     RETURN to_jsonb(outputs);
 END;
 $$;
-COMMENT ON FUNCTION vc.outputs(bytea, text) IS 'The outputs of a transaction on a network.';
+COMMENT ON FUNCTION vc.outputs(bytea, text) IS 'The outputs of a transaction on a network of Bitcoin, or with the address form of another coin.';
 
 CREATE FUNCTION vc.senders(raw bytea, spent bytea, unusual_keys jsonb, network text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 1000
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     senders jsonb[] := '{}';
+    is_other_coin CONSTANT boolean := network LIKE '%:%';
     at integer;
     spent_at integer := 0;
     witness_at integer;
@@ -433,6 +473,7 @@ DECLARE
     size integer;
     script bytea;
     script_type text;
+    shown_type text;
     operations bytea[];
     stack bytea[];
     only_pushed boolean;
@@ -461,6 +502,10 @@ BEGIN
     FOR n IN 0 .. inputs - 1 LOOP
         script := substr(spent, spent_at + 9 + vc.count_size(spent, spent_at + 8), vc.count_at(spent, spent_at + 8));
         script_type := CASE WHEN vc.is_substitute(script) THEN 'nonstandard' ELSE vc.script_type(script) END;
+        shown_type := script_type;
+        IF is_other_coin THEN
+            shown_type := vc.type_on(network, script, script_type);
+        END IF;
         size := vc.count_at(raw, at + 36);
         stack := '{}';
         only_pushed := true;
@@ -486,8 +531,8 @@ BEGIN
             'vout', vc.uint32(raw, at + 32),
             'value', vc.int64(spent, spent_at),
             'script_pubkey', encode(script, 'hex'),
-            'type', script_type,
-            'addresses', vc.addresses(script, script_type, network),
+            'type', shown_type,
+            'addresses', vc.addresses(script, shown_type, network),
             'public_keys', coalesce(unusual_keys -> n::text, to_jsonb(vc.public_keys(script, script_type, stack, witness))),
             'sighash', vc.sighash(script, script_type, stack, only_pushed, witness)));
         at := at + 40 + vc.count_size(raw, at + 36) + vc.count_at(raw, at + 36);

@@ -15,10 +15,10 @@ COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that are hashed.';
 
 CREATE VIEW virtualchain.inputs AS
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
-    CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) END AS senders,
-    vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent,
+    CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, (SELECT coalesce(address_form, network) FROM vc.deployment)) END AS senders,
+    vc.outputs(raw, (SELECT coalesce(address_form, network) FROM vc.deployment)) AS outputs, fee, raw, evidence, spent,
     (SELECT array_agg(s.at / 2 ORDER BY s.n) FROM unnest(spent_at) WITH ORDINALITY AS s (at, n)) AS heights,
-    coalesce(tracked_by, '{}') AS tracked_by, i.branch, c.coinbase, c.branch AS coinbase_branch
+    coalesce(tracked_by, '{}') AS tracked_by, i.branch, c.coinbase, c.branch AS coinbase_branch, spent_at
 FROM vc.inputs AS i
 LEFT JOIN vc.coinbases AS c USING (block_id)
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
@@ -33,6 +33,7 @@ COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs
 COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses; null if it was pruned.';
 COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script; null if it was pruned.';
 COMMENT ON COLUMN virtualchain.inputs.heights IS 'For each input the height of the block that made the output which it spends; null if no app needs that.';
+COMMENT ON COLUMN virtualchain.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
 COMMENT ON COLUMN virtualchain.inputs.tracked_by IS 'The apps that it was kept for because of an output which it spends.';
 COMMENT ON COLUMN virtualchain.inputs.branch IS 'The Merkle branch that shows that it is in its block; null if it was not kept.';
 COMMENT ON COLUMN virtualchain.inputs.coinbase IS 'The coinbase of its block, without witness; null if it was not kept.';
@@ -190,9 +191,24 @@ SELECT network, encode(genesis_hash, 'hex') AS genesis_hash,
     (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned') AS pruned_below
 FROM vc.deployment;
 COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database follows; no row before the first start.';
-COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
+COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, signet- and the eight hex digits of a custom signet''s message start, or a network of another coin, such as litecoin-regtest.';
 COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';
 COMMENT ON COLUMN virtualchain.deployment.pruned_below IS 'Of inputs in blocks below this one, raw transactions were dropped (`virtualchain prune`); null if of none.';
+
+CREATE VIEW virtualchain.coverage AS
+SELECT magic, rule, from_block, until_block FROM vc.coverage WHERE rule <> 'pruned'
+UNION ALL
+SELECT ''::bytea, vc.tracking_rule(a.name, a.tracking), s.from_block, s.until_block
+FROM vc.apps AS a CROSS JOIN LATERAL (
+    SELECT greatest(a.tracking_from, (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned')) AS from_block,
+        (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS until_block
+) AS s
+WHERE a.tracking_from = a.base_block_id + 1 AND s.until_block >= s.from_block;
+COMMENT ON VIEW virtualchain.coverage IS 'Which blocks were searched for which magic, by which payload rule; blocks whose inputs were pruned count as not searched. With an empty magic and a rule that begins with tracking: the blocks of which the tape has all that an app sees that tracks outputs.';
+COMMENT ON COLUMN virtualchain.coverage.magic IS 'The magic that was searched for.';
+COMMENT ON COLUMN virtualchain.coverage.rule IS 'Name of the payload rule that was used, and whether it was searched without opcodes and with heights.';
+COMMENT ON COLUMN virtualchain.coverage.from_block IS 'The first block that was searched.';
+COMMENT ON COLUMN virtualchain.coverage.until_block IS 'The last block that was searched; null while the search continues with every new block.';
 
 CREATE VIEW virtualchain.writer AS
 SELECT confirmations, apps, started_at, seen_at, node_block_id, encode(node_hash, 'hex') AS node_hash, waits_for, version, stopped_at
@@ -274,16 +290,18 @@ $$;
 COMMENT ON FUNCTION virtualchain.revision() IS 'The revision of the schema, for readers as well.';
 
 CREATE FUNCTION virtualchain.script_of(address text) RETURNS bytea
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
-    prefix CONSTANT text := substring(lower(address) FROM '^(bc|tb|bcrt)1[02-9ac-hj-np-z]{8,80}$');
+    form CONSTANT text := (SELECT address_form FROM vc.deployment);
+    prefix CONSTANT text := substring(lower(address)
+        FROM '^(' || coalesce(nullif(split_part(form, ':', 4), ''), 'bc|tb|bcrt') || ')1[02-9ac-hj-np-z]{8,80}$');
     symbols text;
     bits bit varying := '';
     number numeric := 0;
     bytes bytea := '';
     script bytea;
-    network CONSTANT text := CASE WHEN prefix = 'bc' OR address ~ '^[13]' THEN 'mainnet' WHEN prefix = 'bcrt' THEN 'regtest' ELSE 'testnet3' END;
+    network CONSTANT text := CASE WHEN form IS NOT NULL THEN form WHEN prefix = 'bc' OR address ~ '^[13]' THEN 'mainnet' WHEN prefix = 'bcrt' THEN 'regtest' ELSE 'testnet3' END;
 BEGIN
     IF prefix IS NOT NULL AND address IN (lower(address), upper(address)) THEN
         address := lower(address);
@@ -301,21 +319,26 @@ BEGIN
         FOR place IN 1 .. length(address) LOOP
             number := number * 58 + strpos('123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz', substr(address, place, 1)) - 1;
         END LOOP;
-        FOR place IN 1 .. 25 LOOP
+        WHILE number > 0 OR octet_length(bytes) < 25 LOOP
             bytes := set_byte('\x00', 0, mod(number, 256)::integer) || bytes;
             number := div(number, 256);
         END LOOP;
-        script := CASE WHEN get_byte(bytes, 0) IN (0, 111) THEN '\x76a914'::bytea || substr(bytes, 2, 20) || '\x88ac'
-            ELSE '\xa914'::bytea || substr(bytes, 2, 20) || '\x87' END;
+        script := CASE WHEN encode(substr(bytes, 1, octet_length(bytes) - 24), 'hex') = ANY (
+                CASE WHEN form IS NULL THEN ARRAY['00', '6f'] ELSE ARRAY[split_part(form, ':', 1)] END)
+            THEN '\x76a914'::bytea || substr(bytes, octet_length(bytes) - 23, 20) || '\x88ac'
+            ELSE '\xa914'::bytea || substr(bytes, octet_length(bytes) - 23, 20) || '\x87' END;
+        IF address = vc.base58_address(decode(nullif(split_part(form, ':', 3), ''), 'hex') || substr(bytes, octet_length(bytes) - 23, 20)) THEN
+            RETURN script;
+        END IF;
     END IF;
     -- Written again, it has the right checksum, version and padding.
-    IF address = ANY(vc.addresses(script, vc.script_type(script), network)) THEN
+    IF address = ANY(vc.addresses(script, vc.type_on(network, script, vc.script_type(script)), network)) THEN
         RETURN script;
     END IF;
     RAISE EXCEPTION 'not an address: %', quote_literal(left(address, 100)) USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;
-COMMENT ON FUNCTION virtualchain.script_of(text) IS 'The output script that an address of any Bitcoin network stands for: to look for it in inputs.spent and inputs.raw is faster than to compute the addresses of every row.';
+COMMENT ON FUNCTION virtualchain.script_of(text) IS 'The output script that an address of any Bitcoin network stands for, or of the deployment''s if that is another coin''s: to look for it in inputs.spent and inputs.raw is faster than to compute the addresses of every row.';
 
 CREATE FUNCTION virtualchain.row_history(app text, "table" text, key jsonb, below integer DEFAULT NULL, most integer DEFAULT NULL)
 RETURNS TABLE (from_block integer, until_block integer, "row" jsonb)

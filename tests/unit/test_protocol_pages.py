@@ -87,7 +87,7 @@ def test_the_views_are_listed_with_their_columns() -> None:
         r'^COMMENT ON COLUMN virtualchain\.(\w+)\."?(\w+)"? IS', schema, re.MULTILINE
     ):
         columns.setdefault(view, set()).add(column)
-    assert len(columns) == 16
+    assert len(columns) == 17
     assert {view: set(re.findall(r"`(\w+)`", listed[view])) for view in columns} == columns
 
 

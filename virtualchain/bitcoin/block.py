@@ -8,8 +8,9 @@ that match.
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
@@ -133,13 +134,22 @@ class Scan:
 class Scanner:
     """Searches raw blocks for the payloads that a set of watches asks for.
 
-    With `keeps_blocks`, a scan keeps the block for apps that track outputs.
+    With `keeps_blocks`, a scan keeps the block for apps that track outputs. `tracking` has the names of such
+    apps, each with the rule by which the tape's coverage is kept: a source that hands out inputs needs both.
     """
 
-    def __init__(self, watches: Sequence[Watch], network: Network, *, keeps_blocks: bool = False) -> None:
+    def __init__(
+        self,
+        watches: Sequence[Watch],
+        network: Network,
+        *,
+        keeps_blocks: bool = False,
+        tracking: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._network = network
         self._keeps_blocks = keeps_blocks
-        self._watches = tuple(watches)
+        self.tracking: Final = tracking
+        self.watches: Final = tuple(watches)
         self._prefiltered = tuple(watch for watch in watches if watch.prefilter and watch.magic)
         self._patterned = tuple(
             watch for watch in watches if watch.patterns and watch not in self._prefiltered
@@ -176,6 +186,18 @@ class Scanner:
         """Find the candidates among the transactions of `lay_out`; their txindex is their place there."""
         return self._candidates(layout, has_coinbase=False)
 
+    def candidate(self, txindex: int, raw: bytes, magics: Collection[bytes]) -> Candidate | None:
+        """Look for payloads in a transaction that was found before; None if there is none.
+
+        Only watches for `magics`, with which it was found, look at it. Raises MalformedBlock.
+        """
+        watches = [each for each in self.watches if each.magic in magics and (txindex or each.takes_coinbase)]
+        transaction = read_transaction(raw, self._network)
+        matching, needs_heights = _matching_magics(watches, raw, transaction)
+        if not matching:
+            return None
+        return Candidate(txindex, transaction, raw, tuple(sorted(matching)), needs_heights)
+
     def _candidates(self, layout: Layout, *, has_coinbase: bool = True) -> Iterator[Candidate]:
         for txindex, searched in self._searched(layout):
             # A coinbase carries an input only for a rule that says so.
@@ -193,7 +215,7 @@ class Scanner:
         """Yield the transactions that may have a payload, each with the watches that must look at it."""
         if self._everywhere:
             for txindex in range(len(layout)):
-                yield txindex, self._watches if layout.matches[txindex] else self._unsearched
+                yield txindex, self.watches if layout.matches[txindex] else self._unsearched
             return
         if not self._patterned:
             for txindex in layout.matching():

@@ -67,8 +67,7 @@ class CheckedBlock:
             raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {actual.hash}")
         with naming_block(f"{header.block_id} ({header.hash})"):
             if extent != "off":
-                check_work(actual, network)
-                _check_genesis(header, network)
+                check_header(actual, network)
             layout = walk(plain_block(raw, network), search)
             _check_coinbase(layout)
         tree = _check_commitments(header, layout, network) if extent == "merkle" else None
@@ -77,8 +76,12 @@ class CheckedBlock:
         object.__setattr__(self, "tree", tree)
 
 
-def _check_genesis(header: Block, network: Network) -> None:
-    """Check that block 0 is the network's, and block 1 its child: nothing else has these heights."""
+def check_header(header: Block, network: Network, *, is_stored: bool = False) -> None:
+    """Check a header's work, and that block 0 is the network's, and block 1 its child.
+
+    `is_stored` says that it comes from a tape, as `check_work` explains. Raises MalformedBlock.
+    """
+    check_work(header, network, is_stored=is_stored)
     for block_id, stated in ((0, header.hash), (1, header.prev_hash)):
         if header.block_id == block_id and stated != network.genesis_hash:
             raise MalformedBlock(f"the first block of {network.name} is {network.genesis_hash}, not {stated}")

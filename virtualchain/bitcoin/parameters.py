@@ -164,6 +164,15 @@ class Network:
         return self.auxpow_chain_id is None and not self.mweb_hrp
 
     @property
+    def address_form(self) -> str | None:
+        """How another coin writes addresses, for the database (`vc.deployment`); None for Bitcoin's."""
+        if self.is_bitcoin:
+            return None
+        versions = (self.p2pkh.hex(), self.p2sh.hex(), self.p2sh_also_read.hex())
+        programs = "" if self.segwit_block_id is None else "mweb" if self.mweb_hrp else "segwit"
+        return ":".join((*versions, self.bech32_hrp, programs))
+
+    @property
     def is_bitcoin(self) -> bool:
         """Whether this is one of Bitcoin's networks."""
         return self.coin == "Bitcoin"

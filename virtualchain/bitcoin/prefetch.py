@@ -10,7 +10,7 @@ from typing import Final
 from virtualchain.bitcoin.block import Scan, Scanner, inputs
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.senders import Senders
-from virtualchain.bitcoin.source import BlockSource, at_height
+from virtualchain.bitcoin.source import BlockSource, InputSource, at_height
 from virtualchain.bitcoin.spending import LARGEST_KEPT
 from virtualchain.clock import Clock
 from virtualchain.errors import MalformedBlock
@@ -40,6 +40,11 @@ def prefetch(
     its turn comes, after all blocks before it. Close the generator to stop early (`contextlib.closing`): this
     cancels the fetches that have not started, and returns when the others have finished.
     """
+    if isinstance(source, InputSource):
+        asked = list(headers)
+        if asked:
+            yield from _read_ahead(source, scanner, asked, verify, senders or Senders(), clock or Clock())
+        return
     remaining = zip(count(), headers)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     budget = _Budget(MOST_BYTES)
@@ -65,6 +70,33 @@ def prefetch(
             budget.next_turn()
     finally:
         budget.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_ahead(
+    source: InputSource,
+    scanner: Scanner,
+    headers: Sequence[Block],
+    verify: Verification,
+    senders: Senders,
+    clock: Clock,
+) -> Generator[ScannedBlock, None, None]:
+    """Take the inputs of these blocks from a source that hands them out; one batch is read ahead."""
+
+    def read(first: int) -> list[ScannedBlock]:
+        with clock.stage("fetch"):
+            return source.scanned(headers[first:], scanner, senders, verify)
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        done, batch = 0, pool.submit(read, 0)
+        while done < len(headers):
+            blocks = batch.result()
+            done += len(blocks)
+            if done < len(headers):
+                batch = pool.submit(read, done)
+            yield from blocks
+    finally:
         pool.shutdown(cancel_futures=True)
 
 

@@ -9,11 +9,16 @@ import queue
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from virtualchain.bitcoin.encoding import read_whole_header
 from virtualchain.bitcoin.networks import Network
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
-from virtualchain.model import Block, SpentOutput
+from virtualchain.model import Block, ScannedBlock, SpentOutput, Verification
+
+if TYPE_CHECKING:
+    from virtualchain.bitcoin.block import Scanner
+    from virtualchain.bitcoin.senders import Senders
 
 MOST_HEADERS: Final = 2000
 """Headers in one answer: bitcoind's REST interface allows no more."""
@@ -117,6 +122,28 @@ class TransactionSource(Protocol):
 
 
 @runtime_checkable
+class InputSource(Protocol):
+    """A BlockSource without blocks: it hands out the inputs that somebody has found in them.
+
+    It also has what every BlockSource has, but `raw_block` and `spent_outputs` raise MissingData.
+    """
+
+    def header(self, block_id: int, block_hash: str) -> Block:
+        """Return the header of an active block; raises NodeUnavailable if it is not active any more."""
+        ...
+
+    def scanned(
+        self, headers: Sequence[Block], scanner: "Scanner", senders: "Senders", verify: Verification
+    ) -> list[ScannedBlock]:
+        """Return the inputs of the first one, or several, of these active blocks, at least of one.
+
+        Raises NodeUnavailable if the first one is not active any more, UpstreamLacks if it was not searched
+        for all that the scanner looks for, and MalformedBlock if an input is not what `verify` checks.
+        """
+        ...
+
+
+@runtime_checkable
 class CoinSource(Protocol):
     """A BlockSource that also knows the outputs that a transaction in the next block may spend."""
 
@@ -126,6 +153,21 @@ class CoinSource(Protocol):
         Those of unconfirmed transactions are there, too, with None as `made_at`.
         """
         ...
+
+
+def read_header_of(source: BlockSource, block_id: int, block_hash: str) -> Block:
+    """Read the header of an active block, with its AuxPoW if the source has that.
+
+    Raises MalformedBlock if it is another one, and what the source raises.
+    """
+    with at_height(block_id):
+        if isinstance(source, InputSource):
+            header = source.header(block_id, block_hash)
+        else:
+            header = read_whole_header(block_id, source.raw_block(block_hash), source.network)
+    if header.hash != block_hash:
+        raise MalformedBlock(f"{source}: block {block_id}: requested {block_hash}, got {header.hash}")
+    return header
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def upgrade(options: Options, name: str) -> None:
             contract,
             lambda: options.source(network),
             EngineOptions(
-                verify=options.settings.verify or "merkle",
+                verify=options.settings.verify or ("merkle" if options.settings.tape is None else "headers"),
                 senders=options.settings.senders,
                 history=options.settings.history,
                 guard=options.settings.guard,

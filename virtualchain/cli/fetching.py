@@ -49,6 +49,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
 
     Those without one begin with their first block, as they do without the option.
     """
+    from virtualchain.app.declarations import read_contract
     from virtualchain.checkpoint import download
     from virtualchain.checkpoint.apply import apply
     from virtualchain.cli.session import migrated_database
@@ -58,7 +59,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
     folder = _folder(options, url)
     with views.snapshot(migrated_database(options)) as connection:
         installed = {row["name"] for row in views.apps(connection)}
-    contracts = options.contracts()
+    contracts = [read_contract(app) for app in options.applied_and_kept()[0]]
     for contract in contracts:
         if contract.name in installed:
             _tell(contract.name, "is installed already: it continues without the checkpoint")

@@ -19,7 +19,7 @@ from virtualchain.metrics import READY_LAG
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
@@ -38,6 +38,11 @@ wait_option = click.option(
 )
 
 
+no_apply_option = click.option(
+    "--no-apply",
+    is_flag=True,
+    help="Keep what the apps need on the tape, and apply none of them: for state nodes (--tape).",
+)
 ready_lag_option = click.option(
     "--ready-lag",
     type=click.IntRange(min=0),
@@ -159,10 +164,22 @@ class Options:
 
         return [read_contract(app) for app in self.apps()]
 
-    def policies(self) -> "dict[str, Policy]":
-        """Return each app's policy for deep forks, by the app's name."""
-        names = [contract.name for contract in self.contracts()]
-        return dict(zip(names, (app.on_deep_fork for app in self.settings.apps), strict=True))
+    def applied_and_kept(self, *, no_apply: bool = False) -> tuple[list[object], list[object]]:
+        """Import the apps to run; return those that are applied, and those whose inputs are only kept.
+
+        With `no_apply`, none is applied. Raises UsageError if none is named.
+        """
+        kept = [no_apply or not app.apply for app in self.settings.apps]
+        apps = list(zip(self.apps(), kept, strict=True))
+        return [app for app, is_kept in apps if not is_kept], [app for app, is_kept in apps if is_kept]
+
+    def policies(self, applied: "Sequence[object]") -> "dict[str, Policy]":
+        """Return the policies for deep forks of apps that are applied, by the app's name."""
+        from virtualchain.app.declarations import read_contract
+
+        names = {read_contract(app).name for app in applied}
+        policies = zip(self.contracts(), self.settings.apps, strict=True)
+        return {each.name: app.on_deep_fork for each, app in policies if each.name in names}
 
     def webhooks(self) -> "list[Webhook]":
         """Return the webhooks of the settings with their secrets; raises UsageError if one is missing."""
@@ -171,7 +188,7 @@ class Options:
         return [Webhook(setting, setting.key(os.environ)) for setting in self.settings.webhooks]
 
     def source(self, network: str | None = None, *, of_first: bool = False) -> "BlockSource":
-        """Open the block files, or connect to the node or nodes; by default, to the one on this machine.
+        """Open the block files, or connect to the upstream, or to the node or nodes; by default, to one here.
 
         `of_first`: of several nodes, only to the first, whose wallet or mempool is meant.
         The source must be on the network of --network. Without that option, `network` selects the default
@@ -186,6 +203,10 @@ class Options:
         expected: Network | None = None if name is None else networks.network(name)
         if settings.blocks is not None:
             return open_blocks(settings.blocks, expected)
+        if settings.tape is not None:
+            from virtualchain.store.upstream import UpstreamSource
+
+            return UpstreamSource(settings.tape, expected, say)
         port = (expected or networks.NETWORKS["mainnet"]).rpc_port
         urls = settings.bitcoin or (f"http://127.0.0.1:{port}",)
         return open_nodes(
@@ -338,10 +359,16 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "in the format of blk*.dat.",
         ),
         option(
+            "--tape",
+            metavar="URL",
+            help="Follow another deployment's tape instead of a node: the URL of its database, as one of its "
+            "readers.",
+        ),
+        option(
             "--verify",
             metavar="off|headers|merkle",
             help="Check nothing of the chain; the work, targets and times of its headers; or also each "
-            "block's transactions and witnesses. Default: headers for a node, merkle for files.",
+            "block's transactions and witnesses. Default: merkle for files, headers otherwise.",
         ),
         option(
             "--senders",
@@ -357,7 +384,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--confirmations",
             metavar="K",
-            help="Process a block once K blocks follow it. Default: 6; on other coins, see docs/chains.md.",
+            help="Process a block once K blocks follow it. Default: 6, with --tape 0; on other coins, see "
+            "docs/chains.md.",
         ),
         option(
             "--history",

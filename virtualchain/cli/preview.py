@@ -103,6 +103,12 @@ class _Node:
 
     def __init__(self, options: Options, *, is_needed: bool) -> None:
         self.source: BlockSource | None = None
+        if options.settings.tape is not None:
+            if is_needed:
+                raise UsageError(
+                    "a tape has no wallet and no unconfirmed transactions: name a node, and no --tape"
+                )
+            return
         try:
             self.source = options.source(of_first=True)
         except NodeUnavailable as error:

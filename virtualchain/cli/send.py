@@ -176,8 +176,10 @@ def _node(options: Options) -> "NodeSource":
 
     if options.settings.blocks is not None:
         raise UsageError("block files send nothing: name a node with --bitcoin, and no --blocks")
+    if options.settings.tape is not None:
+        raise UsageError("a tape sends nothing: name a node with --bitcoin, and no --tape")
     source = options.source(of_first=True)
-    assert isinstance(source, NodeSource), "it is not of files"
+    assert isinstance(source, NodeSource), "it is neither of files nor of a tape"
     return source
 
 

@@ -164,6 +164,7 @@ def open_engine(
     wait: bool,
     follows: bool = False,
     pending: bool = False,
+    no_apply: bool = False,
     open_source: "Callable[[], BlockSource] | None" = None,
     measures: "Measures | None" = None,
     from_checkpoint: str | None = None,
@@ -171,7 +172,7 @@ def open_engine(
     """Open the engine with the settings; it reports to `reporter`.
 
     With `follows`, waits for node and database to be up, and prints each block if --json is set. With
-    `pending`, unconfirmed inputs are judged as well.
+    `pending`, unconfirmed inputs are judged as well. With `no_apply`, inputs of apps are only kept.
     `open_source` is used instead of the node or the files of the settings. Apps that are not installed begin
     with a checkpoint of the folder at the URL `from_checkpoint`. `measures` counts what is done.
     """
@@ -188,8 +189,8 @@ def open_engine(
 
         message = f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code"
         say(Notice(message, "detail"))
-    apps = options.apps()
-    policies = options.policies()  # reports mistakes before a node is contacted
+    applied, kept = options.applied_and_kept(no_apply=no_apply)
+    policies = options.policies(applied)  # reports mistakes before a node is contacted
     if follows:
         for name, file in options.files().items():
             say(Notice(f"app {name} is in {file}", "app_found", app=name, file=file))
@@ -203,7 +204,7 @@ def open_engine(
             fields = {"block_id": block.block_id, "block_hash": block.hash, "inputs": progress.inputs}
             write_json_line({**fields, "apps": apps_json})
         halted = engine.halted()
-        if len(halted) < len(apps):
+        if len(halted) < len(applied):
             reporter.halted(halted)
 
     def start() -> StateEngine:
@@ -213,7 +214,7 @@ def open_engine(
             if from_checkpoint is not None:
                 begin_apps(options, from_checkpoint, source.network.name, wait=wait)
             return StateEngine(
-                *apps,
+                *applied,
                 database=url,
                 source=source,
                 confirmations=options.settings.confirmations,
@@ -231,6 +232,7 @@ def open_engine(
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
                 guard=options.settings.guard,
+                keeps=kept,
                 measures=measures,
             )
         except BaseException:

@@ -15,6 +15,7 @@ from virtualchain.cli.options import (
     BLOCK_ID,
     Command,
     Options,
+    no_apply_option,
     pass_options,
     ready_lag_option,
     trust_option,
@@ -63,19 +64,23 @@ _from_checkpoint_option = click.option(
 @_from_checkpoint_option
 @trust_option
 @wait_option
+@no_apply_option
 @pass_options
-def sync(options: Options, to: int | None, from_checkpoint: str | None, wait: bool) -> None:
+def sync(options: Options, to: int | None, from_checkpoint: str | None, wait: bool, no_apply: bool) -> None:
     """Process blocks up to the stable tip, then exit.
 
     The stable tip is the last block with as many confirmations as --confirmations requires. A second sync
     continues where the first one ended.
     """
+    _refuse_both(from_checkpoint, no_apply=no_apply)
     with (
         Reporter(to=to) as reporter,
-        open_engine(options, reporter, wait=wait, from_checkpoint=from_checkpoint) as engine,
+        open_engine(
+            options, reporter, wait=wait, no_apply=no_apply, from_checkpoint=from_checkpoint
+        ) as engine,
     ):
         done = _build(engine, to)
-    _finish(options, reporter, done)
+    _finish(options, reporter, done, no_apply=no_apply)
 
 
 @click.command(cls=Command)
@@ -101,6 +106,7 @@ def sync(options: Options, to: int | None, from_checkpoint: str | None, wait: bo
     help="Answer /metrics, /health and /ready on this port: see docs/monitoring.md; 0: any free one.",
 )
 @ready_lag_option
+@no_apply_option
 @pass_options
 def run(
     options: Options,
@@ -111,6 +117,7 @@ def run(
     port: int,
     address: tuple[str, int] | None,
     ready_lag: int,
+    no_apply: bool,
 ) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
@@ -122,6 +129,9 @@ def run(
     from virtualchain.engine.measures import Measures
     from virtualchain.webhooks.deliverer import Deliverer
 
+    _refuse_both(from_checkpoint, no_apply=no_apply)
+    if no_apply and pending:
+        raise UsageError("--pending judges inputs, and --no-apply applies no app: leave one of them out")
     options.warn_of_exposed_passwords()
     webhooks, measures, service = options.webhooks(), Measures(), Service()
     measures.clock.on_turn = service.turn
@@ -137,6 +147,7 @@ def run(
             wait=wait,
             follows=True,
             pending=pending,
+            no_apply=no_apply,
             measures=measures,
             from_checkpoint=from_checkpoint,
         ) as engine,
@@ -167,6 +178,13 @@ def run(
         say(Notice(failure, "inputs_failed", app=app))
     message = "stopped" if reporter.last is None else f"stopped after block {reporter.last}"
     say(Notice(message, "stopped", block_id=reporter.last))
+
+
+def _refuse_both(from_checkpoint: str | None, *, no_apply: bool) -> None:
+    if no_apply and from_checkpoint is not None:
+        raise UsageError(
+            "--from-checkpoint installs apps, and --no-apply applies none: leave one of them out"
+        )
 
 
 @click.command(cls=Command)
@@ -228,26 +246,26 @@ def _build(engine: "StateEngine", to: int | None = None) -> _Done:
     return _Done(engine.halted(), engine.waits_for, engine.warnings)
 
 
-def _finish(options: Options, reporter: Reporter, done: _Done) -> None:
+def _finish(options: Options, reporter: Reporter, done: _Done, *, no_apply: bool = False) -> None:
     """Print the summary; raise Halted if an app is halted."""
-    _summarize(options, reporter, done)
+    _summarize(options, reporter, done, no_apply=no_apply)
     if done.halted:
         errors = list(done.halted.values())
         cause = errors[0] if len(errors) == 1 else ExceptionGroup("several apps are halted", errors)
         raise Halted("\n".join(map(str, errors))) from cause  # --verbose shows it
 
 
-def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
+def _summarize(options: Options, reporter: Reporter, done: _Done, *, no_apply: bool) -> None:
     """Print what was done, and the state of the apps."""
     from virtualchain.engine.options import Tally
     from virtualchain.reading import views
 
     files = options.files()
-    names = list(files)
+    names = list(options.policies(options.applied_and_kept(no_apply=no_apply)[0]))
     tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
     failures = reporter.failures()
     with views.snapshot(options.database) as connection:
-        rows = views.apps(connection, names)
+        rows = views.apps(connection, names) if names else []
     meter = reporter.meter
     if options.settings.json:
         apps = [

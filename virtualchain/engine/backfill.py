@@ -5,21 +5,86 @@ A chunk is one transaction, which also records what was searched, so that nothin
 the work is interrupted. The other apps continue between two chunks.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.block import Scanner
-from virtualchain.bitcoin.encoding import read_whole_header
 from virtualchain.bitcoin.header import work
-from virtualchain.bitcoin.source import BlockSource
-from virtualchain.engine.coverage import gaps, watches_of
+from virtualchain.bitcoin.source import BlockSource, read_header_of
+from virtualchain.engine.coverage import gaps, tracking_of, watches_of
 from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.halting import missing_blocks_record
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import CHUNK, Listener
-from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
+from virtualchain.errors import MissingData, NodeUnavailable, UpstreamLacks
 from virtualchain.model import Block, ScannedBlock
+from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
+
+
+def catch_up(
+    deployment: Deployment,
+    source: BlockSource,
+    listener: Listener,
+    most: int | None,
+    on_search: Callable[[], object],
+) -> bool:
+    """Search blocks for lagging apps that need it, and advance the others along the tape.
+
+    An app is advanced by `most` blocks, or all the way. `on_search` is called after each search. For apps
+    that are kept on the tape, and not applied, blocks are only searched. Returns whether anything moved.
+    """
+    moved = bool(deployment.kept) and _complete(deployment, source, listener, on_search)
+    lagging = deployment.lagging()
+    if not lagging:
+        return moved
+    for machine in lagging:
+        if not listener.may_continue():
+            return moved
+        contract = machine.contract
+        try:
+            searched = backfill_chunk(deployment, source, contract, machine.cursor)
+            if searched is None and advance_chunk(deployment, source, machine, listener):
+                moved = True
+                continue
+        except MissingData as error:
+            deployment.halt(machine, missing_blocks_record(machine.cursor + 1, error))
+            continue
+        except UpstreamLacks as error:  # the others go on meanwhile
+            message = f"app {contract.name} waits: {error}"
+            listener.on_wait(Notice(message, "waiting_for_upstream", app=contract.name))
+            continue
+        if searched is not None:
+            moved = True
+            on_search()
+            _tell(listener, contract, searched, "joins")
+    before = {machine: machine.cursor for machine in deployment.lagging()}
+    deployment.catch_up(listener, most)
+    return moved or any(machine.cursor != cursor for machine, cursor in before.items())
+
+
+def _complete(
+    deployment: Deployment, source: BlockSource, listener: Listener, on_search: Callable[[], object]
+) -> bool:
+    """Search a chunk of the tape for each app that is kept there; what was pruned stays as it is."""
+    moved = False
+    pruned = deployment.tape.pruned_until()
+    for contract in deployment.kept:
+        if not listener.may_continue():
+            break
+        searched = backfill_chunk(deployment, source, contract, -1 if pruned is None else pruned)
+        if searched is not None:
+            moved = True
+            on_search()
+            _tell(listener, contract, searched, "is added")
+    return moved
+
+
+def _tell(listener: Listener, contract: Contract, searched: tuple[int, int], what: str) -> None:
+    first, last = searched
+    message = f"app {contract.name} {what}: blocks {first} to {last} were searched for its inputs"
+    listener.on_wait(Notice(message, "app_joins", app=contract.name, first=first, last=last))
 
 
 def backfill_chunk(
@@ -57,7 +122,8 @@ def scan_for(
     deployment: Deployment, contract: Contract, source: BlockSource, headers: Sequence[Block]
 ) -> Generator[ScannedBlock, None, None]:
     """Fetch blocks for an app that tracks outputs; close the generator to stop early."""
-    scanner = Scanner(watches_of([contract]), source.network, keeps_blocks=True)
+    tracking = tracking_of([contract])
+    scanner = Scanner(watches_of([contract]), source.network, keeps_blocks=True, tracking=tracking)
     return deployment.fetch(source, scanner, headers)
 
 
@@ -123,10 +189,5 @@ def _in_front_of(source: BlockSource, child: Block, first: int) -> Iterator[Bloc
             raise NodeUnavailable(
                 f"the node follows another branch than the tape at block {block_id}: ask again"
             )
-        parent = read_whole_header(block_id, source.raw_block(child.prev_hash), source.network)
-        if parent.hash != child.prev_hash:
-            raise MalformedBlock(
-                f"{source}: block {block_id}: requested {child.prev_hash}, got {parent.hash}"
-            )
-        child = parent
+        child = read_header_of(source, block_id, child.prev_hash)
         yield child

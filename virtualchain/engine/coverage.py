@@ -23,6 +23,15 @@ def watches_of(contracts: Sequence[Contract]) -> list[Watch]:
     return list(watches.values())
 
 
+def tracking_of(contracts: Sequence[Contract]) -> dict[str, str]:
+    """Return the apps that track outputs, each with the rule of the coverage of what it sees."""
+    return {
+        contract.name: tracking_rule(contract.name, contract.tracking)
+        for contract in contracts
+        if contract.tracking is not None
+    }
+
+
 def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
     """Start the apps' searches with the next block, and end those that no app needs any more."""
     tip = tape.tip()

@@ -18,7 +18,7 @@ from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.clock import Clock
-from virtualchain.engine.coverage import cover, gaps, watches_of
+from virtualchain.engine.coverage import cover, gaps, tracking_of, watches_of
 from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
@@ -64,7 +64,8 @@ class _Flight(NamedTuple):
 class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
-    `network` is the chain that the database is bound to, or is to be; None leaves that as it is. `repairs`
+    `network` is the chain that the database is bound to, or is to be; None leaves that as it is. The tape
+    also gets what the apps in `kept` need, which are not applied here: others follow it. `repairs`
     names an app whose tables may be damaged, because it is about to be derived again. `on_message` is called
     with what an operator should know. After a psycopg.Error nothing in here can be relied on: close it and
     make another one.
@@ -77,6 +78,7 @@ class Deployment:
         network: Network | None,
         options: Options,
         *,
+        kept: Sequence[Contract] = (),
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
         patience: Patience | None = None,
@@ -97,9 +99,11 @@ class Deployment:
             if network is not None:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
+            self.kept = [contract.on(self.tape.network) for contract in kept]
             self.machines = [self._install(contract.on(self.tape.network)) for contract in contracts]
-            self.watches = watches_of([machine.contract for machine in self.machines])
-            self.tracks_outputs = any(machine.contract.tracks is not None for machine in self.machines)
+            self.contracts = [*(machine.contract for machine in self.machines), *self.kept]
+            self.watches = watches_of(self.contracts)
+            self.tracks_outputs = any(contract.tracks is not None for contract in self.contracts)
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
             check_consistency(self.connection, repairs)
@@ -179,7 +183,17 @@ class Deployment:
 
     def names(self) -> set[str]:
         """Return the names of the apps."""
-        return {machine.contract.name for machine in self.machines}
+        return {contract.name for contract in self.contracts}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is work: an app that runs, or a tape that is kept for apps elsewhere."""
+        return bool(self.running or self.kept)
+
+    def scanner(self, network: Network) -> Scanner:
+        """Make what searches blocks for all apps."""
+        tracking = tracking_of(self.contracts)
+        return Scanner(self.watches, network, keeps_blocks=self.tracks_outputs, tracking=tracking)
 
     def app_states(self) -> dict[str, AppState]:
         """Return how far the apps are, and which of them are halted, by name."""
@@ -195,7 +209,7 @@ class Deployment:
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""
         with self.connection.transaction():
-            cover(self.tape, [machine.contract for machine in self.machines])
+            cover(self.tape, self.contracts)
 
     def settle(self) -> None:
         """Wait until every block so far is on disk, and move saved files into place."""
@@ -222,7 +236,7 @@ class Deployment:
 
     def first_block_id(self) -> int:
         """Return the block that an empty tape starts with."""
-        return min(machine.contract.start for machine in self.machines)
+        return min(contract.start for contract in self.contracts)
 
     def last_block_id(self) -> int:
         """Return the tape's last block; if it is empty, the one before its first."""
@@ -449,7 +463,7 @@ class Deployment:
             if machine.contract.name not in replacements:
                 machine.load()
         self.expect(self._expected)
-        if self.machines and self.tape.tip() is None:
+        if self.contracts and self.tape.tip() is None:
             self.start_searches()
 
     def _after_commit(self, machine: Machine, step: Advanced) -> None:

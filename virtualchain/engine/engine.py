@@ -16,18 +16,17 @@ from typing import Final, Self
 import psycopg
 
 from virtualchain.app.declarations import read_contract
-from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.bitcoin.node.several import asks_another, cut, node_of, source_of, standing_of
+from virtualchain.bitcoin.node.several import asks_another, node_of, standing_of
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering, unless_only_an_app
-from virtualchain.engine.backfill import advance_chunk, backfill_chunk
+from virtualchain.engine.backfill import catch_up
 from virtualchain.engine.changed_settings import note_settings, settings_of
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
-from virtualchain.engine.halting import halted_error, missing_blocks_record
+from virtualchain.engine.halting import halted_error
 from virtualchain.engine.look import Look
 from virtualchain.engine.measures import Measures
 from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
@@ -36,12 +35,12 @@ from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.report import Report
 from virtualchain.engine.rollback import refuse_below_pruned, refuse_by_policy, refuse_without_code, roll_back
+from virtualchain.engine.sources import check_upstream, cut, options_for, source_of
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
     DeepFork,
     InUse,
-    MissingData,
     NodeError,
     NodeUnavailable,
     StoreError,
@@ -81,14 +80,15 @@ class StateEngine(Answering):
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. Such a class may also be passed as an app, to another engine or with
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
-    means the embedded server. `source` is a node's URL, the URLs of several nodes, or a BlockSource; `cookie`
-    is the file with which to log in at the node, if neither the URL has a password nor the file is in its
-    default place. A block is taken once `confirmations` blocks are on top of it; None means as many as the
-    network should have, which is 6 on Bitcoin.
+    means the embedded server. `source` is a node's URL, the URLs of several nodes, the postgresql:// URL of
+    another deployment whose tape is followed, or a BlockSource; `cookie` is the file with which to log in at
+    the node, if neither the URL has a password nor the file is in its default place. A block is taken once
+    `confirmations` blocks are on top of it; None means as many as the network should have, which is 6 on
+    Bitcoin, and none on top of another deployment's tape.
     Every block is checked before anything of it is taken: with `verify="headers"` the chain of headers with
     its work, targets and times, and the block's form; with "merkle" its transactions and witnesses against
     what header and coinbase commit to, too; with "off" only that it is the block of its header. None means
-    "headers" for a node, which has checked all that, and "merkle" for any other source. `senders` is what the
+    "headers" for a node or a deployment, and "merkle" for any other source. `senders` is what the
     outputs that transactions spend are taken on: the source's word ("node"), what the inputs reveal
     ("bound"), or the transactions and blocks that made them ("proved").
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
@@ -104,6 +104,8 @@ class StateEngine(Answering):
 
     With `pending`, `follow` also judges what is not in a block of the tape yet: the node's unconfirmed
     transactions, and blocks with fewer confirmations. `virtualchain.pending` shows what would come of them.
+    For the apps in `keeps`, the tape gets what they need, but they are neither installed nor applied: other
+    deployments follow that tape.
     With `guard`, callbacks that read the clock, files and the like are refused or halted (docs/mistakes.md).
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
@@ -152,9 +154,11 @@ class StateEngine(Answering):
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
         guard: bool = False,
+        keeps: Sequence[object] = (),
         measures: Measures | None = None,
     ) -> None:
-        declared = [read_contract(app) for app in apps or (self,)]
+        declared = [read_contract(app) for app in apps or (() if keeps else (self,))]
+        self._kept = [read_contract(app) for app in keeps]
         self._options = Options(
             confirmations=confirmations or 0,  # without any, the network's, once it is known
             verify="merkle" if verify is None else verification(verify) or verify,
@@ -170,7 +174,7 @@ class StateEngine(Answering):
         )
         self._verify = verify  # as asked for: None leaves it to the source
         self._inquiry = None if expect is None else Inquiry(expect)
-        check_runnable(declared, self._options)
+        check_runnable(declared, self._options, self._kept)
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._faults = Faults(PAUSES)
@@ -196,27 +200,21 @@ class StateEngine(Answering):
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
         self._source = source_of(source, cookie, self._listener.on_wait)
-        node = node_of(self._source)
-        if verify is None and node is not None:
-            self._options = replace(self._options, verify="headers")
-        if confirmations is None:
-            self._options = replace(self._options, confirmations=self._source.network.confirmations)
         self._pending: Pending | None = None
         self._mempool: Mempool | None = None
         self._mempool_of: NodeSource | None = None
         try:
-            if pending and node is None:
+            if pending and node_of(self._source) is None:
                 raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
-            self._options.check_confirmations(declared)
+            self._options = options_for(self._options, self._source, declared, verify, confirmations)
+            check_upstream(self._source, self._url, self._listener.on_wait)
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
         except BaseException:
             self._source.close()
             raise
         self._look = Look(self._source, self._options.confirmations, self._options.verify)
-        self._scanner = Scanner(
-            self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
-        )
+        self._scanner = self._deployment.scanner(self._source.network)
         if pending:
             self._follow_mempool()
         for warning in self.warnings:
@@ -323,7 +321,7 @@ class StateEngine(Answering):
                     raise
                 self._listener.on_wait(Notice(str(error), "interrupted"))
                 return
-            if not self._deployment.running:
+            if not self._deployment.goes_on:
                 return
             if not self._stopping:
                 if self._waits_for is not None:
@@ -419,6 +417,7 @@ class StateEngine(Answering):
                 self._contracts,
                 self._source.network,
                 self._options,
+                kept=self._kept,
                 on_message=self._listener.on_wait,
                 patience=self._patience,
             )
@@ -463,8 +462,9 @@ class StateEngine(Answering):
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
         if self._follows:
             self._expect_again()
-        moved = bool(self._deployment.running) and self._follow_plan(to)
-        moved = self._catch_up(most=_STRETCH if moved else None) or moved
+        moved = self._deployment.goes_on and self._follow_plan(to)
+        most = _STRETCH if moved else None
+        moved = catch_up(self._deployment, self._source, self._listener, most, self._note_search) or moved
         # Each block checks that its builds are live; so this comes after, when nobody waits for rows.
         for name in self._deployment.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
@@ -472,7 +472,7 @@ class StateEngine(Answering):
             message = f"app {name} shows another build now: restart with that build's code"
             self._listener.on_wait(Notice(message, "app_swapped", app=name))
         self.measures.see(self._deployment.app_states())
-        if not self._deployment.running:
+        if not self._deployment.goes_on:
             for error in self.halted().values():
                 raise error
             return False
@@ -532,7 +532,7 @@ class StateEngine(Answering):
                     near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
                     self._notify(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
                     self._report.write(self._deployment.connection)
-                    if not self._listener.may_continue() or not self._deployment.running:
+                    if not self._listener.may_continue() or not self._deployment.goes_on:
                         break
             except NodeError:
                 self._notify(self._deployment.land(), stable_tip)
@@ -567,33 +567,7 @@ class StateEngine(Answering):
             self.measures.be_at(self._deployment.tape.tip())
             self._listener.on_rollback(reorg, undone)
 
-    def _catch_up(self, most: int | None) -> bool:
-        """Search blocks for lagging apps that need it, and advance the others along the tape."""
-        moved = False
-        lagging = self._deployment.lagging()
-        if not lagging:
-            return False
-        for machine in lagging:
-            if not self._listener.may_continue():
-                return moved
-            app = machine.contract.name
-            try:
-                searched = backfill_chunk(self._deployment, self._source, machine.contract, machine.cursor)
-                if searched is None and advance_chunk(
-                    self._deployment, self._source, machine, self._listener
-                ):
-                    moved = True
-                    continue
-            except MissingData as error:
-                self._deployment.halt(machine, missing_blocks_record(machine.cursor + 1, error))
-                continue
-            if searched is not None:
-                moved = True
-                self._faults.clear()
-                self._garbled = 0
-                first, last = searched
-                message = f"app {app} joins: blocks {first} to {last} were searched for its inputs"
-                self._listener.on_wait(Notice(message, "app_joins", app=app, first=first, last=last))
-        before = {machine: machine.cursor for machine in self._deployment.lagging()}
-        self._deployment.catch_up(self._listener, most)
-        return moved or any(machine.cursor != cursor for machine, cursor in before.items())
+    def _note_search(self) -> None:
+        """Take note that blocks were searched for an app that joins: node and database work."""
+        self._faults.clear()
+        self._garbled = 0

@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from virtualchain.bitcoin.difficulty import Earlier, check_targets, check_times, check_work
-from virtualchain.bitcoin.encoding import read_whole_header
 from virtualchain.bitcoin.header import branch_work, work
-from virtualchain.bitcoin.source import BlockSource, Tip, at_height
+from virtualchain.bitcoin.source import BlockSource, InputSource, Tip, read_header_of
 from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block, Verification
@@ -39,13 +38,7 @@ class _Headers:
         block_hash = _hash_at(self.source, block_id, block_id)
         if block_hash is None:
             raise _chain_changed()
-        with at_height(block_id):
-            header = read_whole_header(block_id, self.source.raw_block(block_hash), self.source.network)
-        if header.hash != block_hash:
-            raise MalformedBlock(
-                f"{self.source}: block {block_id}: requested {block_hash}, got {header.hash}"
-            )
-        return header
+        return read_header_of(self.source, block_id, block_hash)
 
     def after(self, block: Block) -> list[Block]:
         """Read the headers that follow one that was active a moment ago."""
@@ -61,8 +54,9 @@ class _Headers:
             return
         network = self.source.network
         try:
+            is_stored = isinstance(self.source, InputSource)
             for header in headers:
-                check_work(header, network)
+                check_work(header, network, is_stored=is_stored)
             check_targets(headers, network, earlier)
             check_times(headers, network, earlier)
         except MalformedBlock as error:

@@ -177,12 +177,13 @@ def policies_by_app(
     return policies
 
 
-def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
-    """Raise UsageError if apps share a name, or one cannot be run with these options."""
+def check_runnable(contracts: Sequence[Contract], options: Options, kept: Sequence[Contract] = ()) -> None:
+    """Raise UsageError if apps share a name, or one cannot be run, or kept on the tape, so."""
+    _refuse_tracking(kept)
     if options.guard:
         for contract in contracts:
             require_no_mistake(contract)
-    names = [contract.name for contract in contracts]
+    names = [contract.name for contract in (*contracts, *kept)]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise UsageError(f"two apps have the name {', '.join(duplicates)}")
@@ -195,3 +196,12 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
             raise UsageError(f"{name}={quoted(value)}: choose {alternatives(levels)}")
     if options.deepest_rollback is not None and options.deepest_rollback < 0:
         raise UsageError(f"deepest_rollback={options.deepest_rollback}: name a number of blocks, 0 or more")
+
+
+def _refuse_tracking(kept: Sequence[Contract]) -> None:
+    for contract in kept:
+        if contract.tracks is not None:
+            raise UsageError(
+                f"what app {contract.name} sees depends on its state, as it tracks outputs, so nobody can "
+                "find its inputs without applying it: apply it (no --no-apply, and no apply = false)"
+            )

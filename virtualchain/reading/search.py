@@ -27,7 +27,7 @@ _TEXTS: Final = ("text", "character varying", "character", "name")
 _INTEGERS: Final = {"smallint": 15, "integer": 31, "bigint": 63}
 """Integer types, and how many bits their numbers have."""
 _ADDRESS = re.compile(
-    r"(?i:bc|tb|bcrt)1[02-9ac-hj-np-zAC-HJ-NP-Z]{8,80}|[1-9A-HJ-NP-Za-km-z]{25,35}", re.ASCII
+    r"[A-Za-z0-9]{1,83}1[02-9ac-hj-np-zAC-HJ-NP-Z]{8,80}|[1-9A-HJ-NP-Za-km-z]{25,36}", re.ASCII
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
@@ -163,7 +163,7 @@ def _at_address(connection: psycopg.Connection, text: str) -> list[Hit]:
     except psycopg.DataError:  # its checksum is wrong
         return []
     script: Any = None if row is None else row[0]
-    parameters = {"script": script, "address": text if text[:1].isdigit() else text.lower()}
+    parameters = {"script": script, "address": text.lower() if text.isupper() else text}
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_Q["address"], parameters).fetchall()
     return [

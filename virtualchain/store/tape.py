@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from virtualchain.bitcoin.block import StoredTransaction
 from virtualchain.bitcoin.header import read_header
-from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.networks import network as find_network
 from virtualchain.errors import StoreError
 from virtualchain.model import Block, Input, Lazy
 from virtualchain.store.pipeline import Answer, pipeline_of
@@ -24,7 +24,7 @@ _Q = queries("tape")
 _HOLD_BLOCK: Final = statement(_Q["hold_block"])
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
-_network: Final = lru_cache(maxsize=1)(network)
+_network: Final = lru_cache(maxsize=1)(find_network)
 
 
 _TRACKING: Final = "tracking:"
@@ -70,7 +70,8 @@ class Tape:
 
         Raises StoreError if the database follows another chain.
         """
-        chain = {"network": network, "genesis_hash": genesis_hash}
+        form = find_network(network).address_form
+        chain = {"network": network, "genesis_hash": genesis_hash, "address_form": form}
         self._connection.execute(_Q["set_deployment"], chain)
         bound = self.deployment()
         if bound != (network, genesis_hash):

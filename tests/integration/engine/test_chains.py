@@ -22,6 +22,7 @@ from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.errors import MalformedBlock, NodeError, UsageError
 from virtualchain.examples import notary
+from virtualchain.reading.search import search
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -52,6 +53,10 @@ def test_an_app_runs_on_other_coins(name: str, rest: bool, database_url: str, qu
             (row,) = query("SELECT owner FROM notary.documents")
         prefix = f"{net.bech32_hrp}1q" if net.bech32_hrp else ("m", "n")
         assert row["owner"].startswith(prefix)
+        (seen,) = query("SELECT senders -> 0 -> 'addresses' ->> 0 AS sender FROM virtualchain.inputs")
+        assert seen["sender"] == row["owner"]
+        with psycopg.connect(database_url) as connection:
+            assert "address" in [hit.kind for hit in search(connection, row["owner"])]
         assert query("SELECT network FROM vc.deployment") == [{"network": name}]
 
 

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -24,6 +24,7 @@ from virtualchain.operating.doctor.findings import (
     warning,
 )
 from virtualchain.operating.doctor.patient import Away, Node, Patient, Unknown
+from virtualchain.store.upstream import UpstreamSource
 
 _OLDEST: Final = 25
 _NEWEST: Final = 30
@@ -49,6 +50,8 @@ def reached(patient: Patient) -> Finding:
         if os.access(blocks, os.R_OK):
             return ok(f"blocks come from files in {blocks}")
         return problem(f"the block files in {blocks} cannot be read", "correct --blocks, or the permissions")
+    if patient.settings.tape is not None:
+        return _upstream(patient.settings.tape)
     nodes = patient.open_nodes()
     away = [node for node in nodes if isinstance(node, Away)]
     there = "; ".join(
@@ -60,6 +63,19 @@ def reached(patient: Patient) -> Finding:
         return ok(there)
     observed, advice = "; ".join(map(str, away)), "; ".join(dict.fromkeys(each.advice for each in away))
     return warning(f"{observed}; {there}", advice) if there else problem(observed, advice)
+
+
+def _upstream(url: str) -> Finding:
+    """Check that the deployment answers whose tape is followed."""
+    try:
+        with closing(UpstreamSource(url)) as source:
+            tip = source.tip()
+            waits = f"which takes blocks with {source.confirmations} confirmations"
+            return ok(f"blocks come from {source}, {waits}: {source.network.name}, block {tip.block_id}")
+    except NodeError as error:
+        return problem(
+            " ".join(str(error).split()), "correct --tape, or look at that deployment: docs/state-nodes.md"
+        )
 
 
 def on_each(check: Callable[[Patient, Node], Finding]) -> Check:

@@ -379,9 +379,11 @@ class Patient:
         return node
 
     def nodes(self) -> Sequence[Node]:
-        """Return the nodes that answer; raises Unknown if none does, or if blocks come from files."""
+        """Return the nodes that answer; raises Unknown if none does, or if there is no node to ask."""
         if self.settings.blocks is not None:
             raise Unknown("blocks come from files")
+        if self.settings.tape is not None:
+            raise Unknown("blocks come from another deployment's tape")
         try:
             nodes = [node for node in self.open_nodes() if isinstance(node, Node)]
         except UsageError:
