@@ -12,6 +12,7 @@
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
     │   ├── DatabaseUnavailable  it cannot be reached now; a retry may help
+    │   │   └── NotPrimary       it accepts no writes: a standby, or a primary that was left behind
     │   ├── InUse             someone holds what is to be replaced; a retry may help
     │   ├── BuildChanged      another process swapped or dropped the build
     │   ├── WriterBusy        another process writes to this deployment     exit 5
@@ -115,6 +116,10 @@ class StoreError(VirtualchainError):
 
 class DatabaseUnavailable(StoreError):
     """The database cannot be reached, or is starting: the same request may succeed later."""
+
+
+class NotPrimary(DatabaseUnavailable):
+    """The server accepts no writes now: it is a standby, or was replaced by one that was promoted."""
 
 
 class InUse(StoreError):

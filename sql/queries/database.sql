@@ -106,6 +106,10 @@ FROM (
 -- Create the role of the engine, which creates databases and the apps' roles, and is not a superuser.
 CREATE ROLE virtualchain LOGIN CREATEDB CREATEROLE NOSUPERUSER PASSWORD {password};
 
+-- name: timeline
+-- Of a primary: which cluster it is of, and the timeline of its log, in hexadecimal digits.
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8);
+
 -- name: data_directory
 -- The server's data folder (superusers only).
 SELECT current_setting('data_directory');

@@ -20,3 +20,30 @@ LEFT JOIN (
 ) AS m ON m.roleid = r.oid
 WHERE current_setting('server_version_num')::integer >= 160000 AND NOT r.rolsuper
     AND r.rolname <> 'virtualchain' AND NOT starts_with(r.rolname, 'pg_') AND m.administers IS NOT TRUE;
+
+-- name: replicas
+-- The standbys that are connected: address, state, whether commits wait for it, and how many bytes it has not replayed.
+SELECT
+    coalesce(host(client_addr), 'a socket'), state, sync_state IN ('sync', 'quorum'),
+    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint
+FROM pg_catalog.pg_stat_replication WHERE state <> 'backup' ORDER BY pid;
+
+-- name: following
+-- Of a standby: how it logs in to its primary, and whether it is connected to it.
+SELECT current_setting('primary_conninfo'), EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver);
+
+-- name: keep_for_standbys
+-- Keep what a standby needs that is away for a while.
+ALTER SYSTEM SET wal_keep_size = '1GB';
+
+-- name: wait_for_standbys
+-- Have commits wait until one standby has written them to its disk.
+ALTER SYSTEM SET synchronous_standby_names = '*';
+
+-- name: wait_for_nobody
+-- Have commits wait for this server alone.
+ALTER SYSTEM RESET synchronous_standby_names;
+
+-- name: reload
+-- Read the settings again.
+SELECT pg_reload_conf();

@@ -144,8 +144,10 @@ VALUES (%(magic)s, %(rule)s, %(first)s, %(last)s);
 DELETE FROM vc.coverage;
 
 -- name: set_durable
--- Set whether a commit waits until it is on disk.
-SELECT set_config('synchronous_commit', %(setting)s, false);
+-- Set whether a commit waits until it is on disk; it always does if it is to wait for a standby.
+SELECT set_config(
+    'synchronous_commit',
+    CASE WHEN current_setting('synchronous_standby_names') = '' THEN %(setting)s ELSE 'on' END, false);
 
 -- name: flush
 -- Write a record to the WAL: the commit then waits for the disk, and so for all commits before it. A transaction that writes none does not wait.

@@ -25,7 +25,15 @@ from virtualchain.audit.verify import (
 from virtualchain.engine.compare import row_differences
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.stretch import judged_stretch
-from virtualchain.errors import AppHalted, DatabaseUnavailable, DeepFork, StoreError, UsageError, WriterBusy
+from virtualchain.errors import (
+    AppHalted,
+    DatabaseUnavailable,
+    DeepFork,
+    NotPrimary,
+    StoreError,
+    UsageError,
+    WriterBusy,
+)
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds
 from virtualchain.store.tape import Tape
@@ -133,6 +141,8 @@ def _judge_again(
             rows = row_differences(connection, now, again, DIFFERENT_ROWS, log_from=first)
             report.add((different_row(now, row) for row in rows), on_fault)
             stretch.judged_again.append(live.app)
+    except NotPrimary as error:
+        report.notes.append(f"{name}: {error}")
     except (DatabaseUnavailable, WriterBusy):
         raise
     except (StoreError, UsageError, DeepFork) as error:

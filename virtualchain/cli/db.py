@@ -17,6 +17,8 @@ from virtualchain.cli.session import (
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
+    from virtualchain.store.embedded.server import ServerStatus
+    from virtualchain.store.embedded.standby import Replica
     from virtualchain.store.roles import Reader
 
 
@@ -165,6 +167,18 @@ def _write_status(options: Options) -> None:
                 "log": str(server.log),
                 "programs": None if server.programs is None else str(server.programs),
                 "old": [str(folder) for folder in server.old],
+                "primary": None if server.primary is None else str(server.primary),
+                "connected": server.is_connected,
+                "successor": None if server.successor is None else str(server.successor),
+                "standbys": [
+                    {
+                        "address": replica.address,
+                        "state": replica.state,
+                        "synchronous": replica.is_synchronous,
+                        "lag_bytes": replica.lag,
+                    }
+                    for replica in server.replicas
+                ],
             }
         )
         return
@@ -176,8 +190,27 @@ def _write_status(options: Options) -> None:
             "log": server.log,
             "programs": server.programs,
             **({"old data": ", ".join(map(str, server.old))} if server.old else {}),
+            **_replication(server),
         },
     )
+
+
+def _replication(server: "ServerStatus") -> dict[str, object]:
+    """Describe the server's part in replication, if it has one."""
+    fields: dict[str, object] = {}
+    if server.primary is not None:
+        found = {None: "", True: ", connected", False: ", not connected"}[server.is_connected]
+        fields["standby of"] = f"{server.primary}{found}"
+    if server.successor is not None:
+        fields["replaced by"] = f"{server.successor}: this server does not start any more"
+    if server.replicas:
+        fields["standbys"] = "; ".join(map(_describe, server.replicas))
+    return fields
+
+
+def _describe(replica: "Replica") -> str:
+    kind = "synchronous, " if replica.is_synchronous else ""
+    return f"{kind}{replica.state}, {replica.lag:,} bytes behind"
 
 
 @db.command()
@@ -218,6 +251,38 @@ def drop_old(options: Options) -> None:
         write_json({"removed": folders})
     else:
         click.echo(f"removed {', '.join(folders)}" if folders else "no upgrade has left data")
+
+
+@db.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--synchronous",
+    is_flag=True,
+    help="Have commits wait until a standby has them. Without any, the writer then stands still.",
+)
+@pass_options
+def standby(options: Options, folder: Path, synchronous: bool) -> None:
+    """Make a standby of the server in FOLDER, start it, and print its URL.
+
+    It follows the server by streaming replication, and everything that reads works on it. FOLDER becomes its
+    VIRTUALCHAIN_HOME, with which the other db commands manage it: start, stop, status, and promote.
+    """
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    made = EmbeddedServer().make_standby(folder.absolute(), synchronous=synchronous, report=say)
+    _write_url(options, made.url)
+
+
+@db.command()
+@pass_options
+def promote(options: Options) -> None:
+    """Have a standby take over from its primary, and print its URL.
+
+    The standby is that of VIRTUALCHAIN_HOME. Its primary must be stopped, and does not start again.
+    """
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    _write_url(options, EmbeddedServer().promote())
 
 
 # Readers

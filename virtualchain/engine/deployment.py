@@ -29,7 +29,7 @@ from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
-from virtualchain.store.database import advice, connect_writer, require_space
+from virtualchain.store.database import Lineage, advice, connect_writer, require_space
 from virtualchain.store.failures import is_transient, may_be_of_a_value, store_error
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
@@ -82,11 +82,14 @@ class Deployment:
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
         patience: Patience | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
         self.options = options.for_database(url)
         self._clock = Clock() if patience is None else patience.clock
         with self._clock.waiting("writer") if options.wait_for_writer else nullcontext():
-            self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
+            self.connection = connect_writer(
+                url, wait=options.wait_for_writer, patience=patience, lineage=lineage
+            )
         self._is_durable = True
         self._waits = True
         """Whether the next block is waited for: the first one is, after a block that failed in flight."""

@@ -50,7 +50,7 @@ from virtualchain.errors import (
 from virtualchain.model import Block, OnUnexpected, Reorg, SenderLevel, Verification
 from virtualchain.notices import Notice
 from virtualchain.settings import HISTORY, Policy, verification
-from virtualchain.store.database import redact, resolve
+from virtualchain.store.database import Lineage, redact, resolve
 from virtualchain.store.failures import PAUSES, store_error
 from virtualchain.store.migrate import migrate
 from virtualchain.store.patience import Patience
@@ -196,6 +196,7 @@ class StateEngine(Answering):
         self._follows = False
         self._node_is_away = False
         self._url = resolve(database)
+        self._lineage = Lineage()
         self._patience = Patience(self._listener.on_wait, self._listener.may_continue, self.measures.clock)
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
@@ -420,6 +421,7 @@ class StateEngine(Answering):
                 kept=self._kept,
                 on_message=self._listener.on_wait,
                 patience=self._patience,
+                lineage=self._lineage,
             )
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)

@@ -12,14 +12,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, WriterBusy, quoted
+from virtualchain.errors import DatabaseUnavailable, NotPrimary, StoreError, UsageError, WriterBusy, quoted
 from virtualchain.notices import Notice
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.failures import store_error
@@ -32,6 +32,8 @@ OLDEST_SERVER = 15
 _NAME_LIMIT = 63
 """Maximum length of an application name in PostgreSQL, in bytes."""
 _CONNECT_TIMEOUT = 15
+_READING = ("reader",)
+"""Kinds of sessions that a standby serves as well."""
 _UNACKNOWLEDGED = 60_000
 """Milliseconds until a connection over which nothing arrives any more counts as lost."""
 _CREATE = "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
@@ -64,6 +66,17 @@ _HINTS = (
         "sslrootcert must name the authority that signed the server's",
     ),
     (r"channel binding", "it needs TLS and SCRAM on the server, and no pooler in between"),
+    (
+        r"conflict with recovery",
+        (
+            "a standby ends what keeps it from following its primary: run it again, or set "
+            "hot_standby_feedback or max_standby_streaming_delay there"
+        ),
+    ),
+    (
+        r"session is read-only|server is in hot standby",
+        "it is a standby: give the primary's address, or promote it",
+    ),
     (
         r"transaction blocks not allowed in statement pooling mode",
         "use a pool in transaction or session mode",
@@ -122,17 +135,49 @@ def _host(name: str) -> str:
     return f"[{name}]" if ":" in name else quote(name, safe="")
 
 
-def connect_writer(url: str, *, wait: bool = False, patience: Patience | None = None) -> psycopg.Connection:
+class Lineage:
+    """The server that a writer has written to: after a failover, the one left behind is refused.
+
+    Each promotion begins a new timeline of the same cluster, so the server with the lower one has missed it.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+        """The cluster's identifier, and its timeline."""
+
+    def follow(self, connection: psycopg.Connection, url: str) -> None:
+        """Take note of a primary; raise NotPrimary if this writer has written to its successor."""
+        try:
+            row = connection.execute(_Q["timeline"]).fetchone()
+        except psycopg.DatabaseError as error:
+            if error.sqlstate is None:
+                raise
+            return  # a service that does not tell: its operators do the failovers
+        assert row is not None, "a server has a timeline"
+        identifier, timeline = int(row[0]), int(row[1], 16)
+        if self._last is not None and self._last[0] == identifier and timeline < self._last[1]:
+            raise NotPrimary(
+                f"{redact(url)} has missed that a standby was promoted (its timeline is {timeline}, and this "
+                f"writer has written on {self._last[1]}): stop that server, and make it a standby"
+            )
+        self._last = identifier, timeline
+
+
+def connect_writer(
+    url: str, *, wait: bool = False, patience: Patience | None = None, lineage: Lineage | None = None
+) -> psycopg.Connection:
     """Open the deployment's only writing session: autocommit, settings pinned, lock held until it closes.
 
     The connection must be direct: behind a pooler the lock would protect nothing. If another session has the
     lock, raises WriterBusy, which names the holder, or waits for the lock if `wait` is true. Raises
-    DatabaseUnavailable if the database cannot be reached now, StoreError if it cannot be used, or if `url`
-    leads to a pooler.
+    DatabaseUnavailable if the database cannot be reached now, NotPrimary if it is a standby, or not what
+    `lineage` goes on with, StoreError if it cannot be used, or if `url` leads to a pooler.
     """
     connection = _connect(url, "writer", patience)
     with _closed_on_failure(connection, url):
         _prepare_writing(connection, url)
+        if lineage is not None:
+            lineage.follow(connection, url)
         _take_lock(connection, wait=wait)
     return connection
 
@@ -239,6 +284,7 @@ def _connect(url: str, kind: str, patience: Patience | None = None) -> Session:
             keepalives_interval=10,
             keepalives_count=3,
             tcp_user_timeout=parameters.get("tcp_user_timeout") or _UNACKNOWLEDGED,
+            target_session_attrs=_target(parameters, kind),
         )
     except psycopg.Error as error:
         is_final = re.search(_FINAL, str(error)) is not None
@@ -249,6 +295,13 @@ def _connect(url: str, kind: str, patience: Patience | None = None) -> Session:
     with _closed_on_failure(connection, url):
         _refuse_unfit(connection, url)
     return connection
+
+
+def _target(parameters: Mapping[str, str | int | None], kind: str) -> str | int | None:
+    """Return which of several servers is wanted: to write, the primary, unless the user says another one."""
+    is_choice = "," in str(parameters.get("host") or parameters.get("hostaddr") or "")
+    wanted = "primary" if is_choice and kind not in _READING else None
+    return parameters.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or wanted
 
 
 @contextmanager
@@ -331,7 +384,9 @@ def _refuse_pooler(connection: psycopg.Connection, url: str) -> None:
 def _refuse_standby(connection: psycopg.Connection, url: str) -> None:
     """Refuse a hot standby, which accepts no writes."""
     if connection.info.parameter_status("in_hot_standby") == "on":
-        raise StoreError(f"{redact(url)} is a standby, which is read-only: give the primary server's URL")
+        raise NotPrimary(
+            f"{redact(url)} is a standby, which is read-only: give the primary server's URL, or promote it"
+        )
 
 
 def _take_lock(connection: Session, *, wait: bool) -> None:

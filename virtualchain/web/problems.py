@@ -7,7 +7,7 @@ from typing import Final
 
 from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, VirtualchainError
 from virtualchain.reading.views import BlockNotShown
-from virtualchain.web.sessions import Busy, TooSlow
+from virtualchain.web.sessions import Busy, Interrupted, TooSlow
 
 RETRY_AFTER: Final = "2"
 """Seconds after which a request that came too early may be repeated."""
@@ -51,6 +51,7 @@ _BY_ERROR: Final = (
     (BlockNotShown, HTTPStatus.NOT_FOUND, "This block cannot be shown"),
     (UsageError, HTTPStatus.BAD_REQUEST, "This request cannot be answered"),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests"),
+    (Interrupted, HTTPStatus.SERVICE_UNAVAILABLE, "This was interrupted"),
     (TooSlow, HTTPStatus.SERVICE_UNAVAILABLE, "This took too long"),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached"),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be read"),

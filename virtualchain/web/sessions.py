@@ -32,6 +32,8 @@ _UNCHECKED: Final = 1.0
 """Seconds after its last use in which a session is not checked before it is used again."""
 _LOST: Final = ("42501", "42P01", "3F000")
 """SQLSTATEs of rights, tables and schemas that are gone, as when a database is dropped and made again."""
+_CONFLICT: Final = ("40001", "40P01")
+"""SQLSTATEs of what a standby ends because it conflicts with what it replays; readers meet no others."""
 _RETRY: Final = 2.0
 """Seconds after which a database that could not be reached is tried again."""
 
@@ -42,6 +44,10 @@ class Busy(StoreError):
 
 class TooSlow(StoreError):
     """A statement was canceled because it took too long."""
+
+
+class Interrupted(StoreError):
+    """A standby ended a statement that kept it from following its primary: the request may succeed later."""
 
 
 class _Reader(psycopg.Connection[Any]):
@@ -72,6 +78,13 @@ def _begin(connection: Any, as_of: str | None, timeout: float) -> None:  # noqa:
     if not connection.is_pinned:
         pin_transaction(connection)
         views.limit(connection, as_of or "", timeout)
+
+
+def _passing(error: psycopg.Error, failure: StoreError) -> StoreError:
+    """Return what a fault means after which the same request may succeed."""
+    if error.sqlstate in _CONFLICT:
+        return Interrupted("a standby ended it, to follow its primary: ask again")
+    return DatabaseUnavailable(str(failure))
 
 
 class Sessions:
@@ -131,7 +144,7 @@ class Sessions:
             if error.sqlstate in _LOST:
                 self._log_in_again(pool)
             if is_transient(error):
-                raise DatabaseUnavailable(str(views.failure(connection, self.url, error))) from error
+                raise _passing(error, views.failure(connection, self.url, error)) from error
             raise views.failure(connection, self.url, error) from error
         finally:
             with suppress(psycopg.Error):

@@ -12,13 +12,9 @@ import pytest
 
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.store.embedded import host
+from virtualchain.store.embedded.address import choose_address, drop_socket_folder, last_address
 from virtualchain.store.embedded.host import home, make_folder, write_private
-from virtualchain.store.embedded.server import (
-    EmbeddedServer,
-    choose_address,
-    drop_socket_folder,
-    last_address,
-)
+from virtualchain.store.embedded.server import EmbeddedServer
 
 
 def test_home_of_root_of_users_and_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,16 +9,15 @@ do psql and every other client through its URL. Its folder contains::
     *.password      passwords of the roles postgres and virtualchain, readable by the folder's owner only
     server.json     the address of the last start; the port is reused
     server.lock     locked while a process starts or stops the server
+
+A standby is such a server, too: `standby` lists the files that it has besides.
 """
 
 import contextlib
 import fcntl
-import json
 import os
 import shlex
 import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,14 +31,19 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from virtualchain.errors import StoreError, UsageError, WriterBusy, quoted
+from virtualchain.store.embedded.address import (
+    HOST,
+    Address,
+    choose_address,
+    drop_socket_folder,
+    last_address,
+)
 from virtualchain.store.embedded.host import (
-    Account,
     home,
     make_folder,
     may_write,
     run,
     server_account,
-    write_private,
 )
 from virtualchain.store.embedded.installation import (
     ENGINE,
@@ -48,6 +52,17 @@ from virtualchain.store.embedded.installation import (
     find_binaries,
     find_version,
     major_version,
+)
+from virtualchain.store.embedded.standby import (
+    Replica,
+    copy_server,
+    forget_primary,
+    is_standby,
+    mark_replaced,
+    primary_conninfo,
+    primary_of,
+    refuse_replaced,
+    successor_of,
 )
 from virtualchain.store.embedded.upgrade import (
     Upgraded,
@@ -62,7 +77,6 @@ from virtualchain.store.embedded.upgrade import (
 from virtualchain.store.sql import queries
 
 DATABASE = "virtualchain"
-HOST = "127.0.0.1"
 
 _MOVE = (
     "set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {old} to keep using it. To move to this one "
@@ -77,16 +91,6 @@ _LONGEST_NAME = 63
 """Bytes of a database's name: PostgreSQL would cut a longer one."""
 _ATTEMPTS = 20
 _LOG_LIMIT = 10_000_000
-_SOCKET_PATH_LIMIT = 103
-"""Maximum length of a socket's path that every system allows, in bytes (Linux: 107)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A port on loopback, and the folder of the socket if there is one."""
-
-    port: int
-    socket: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,14 @@ class ServerStatus:
     """The `bin` folder of the PostgreSQL that runs it; None before the first start."""
     old: tuple[Path, ...]
     """Data that upgrades have left."""
+    primary: Path | None
+    """The folder of its primary; None if it is no standby."""
+    successor: Path | None
+    """The folder of the standby that has taken over from it, so that it does not start any more."""
+    is_connected: bool | None
+    """Whether a running standby is connected to its primary; None if it is none."""
+    replicas: tuple[Replica, ...]
+    """The standbys that are connected to it while it runs."""
 
 
 class _Answer(Enum):
@@ -159,12 +171,15 @@ class EmbeddedServer:
         """Start the server and create the database `virtualchain`, unless they exist; return its URL.
 
         Waits as long as recovery takes. Raises UsageError if the server is not installed or cannot reach its
-        folder, StoreError with the end of its log if it does not start.
+        folder, or if its standby was promoted, StoreError with the end of its log if it does not start.
         """
         binaries = find_binaries(self._binaries, self._account)
         self._make_folders()
         with self._locked():
-            if not self._answers(binaries):
+            refuse_replaced(self.folder)
+            if self._answers(binaries):
+                self._find_primary(binaries)
+            else:
                 finish_switch(self.folder)
                 if not self._exists():
                     create_cluster(self.folder, binaries, self._account, durable=self._durable)
@@ -183,6 +198,91 @@ class EmbeddedServer:
             if self._answers(binaries):
                 self._halt(binaries)
             drop_socket_folder(self._state, self._run)
+
+    def make_standby(
+        self, home: Path, *, synchronous: bool = False, report: Callable[[str], object] = lambda _: None
+    ) -> "EmbeddedServer":
+        """Make and start a standby of this server, whose VIRTUALCHAIN_HOME is to be `home`; return it.
+
+        Commits wait for it if it is `synchronous`. Raises UsageError if there is a server already, or this
+        one is a standby itself, StoreError if it cannot be copied.
+        """
+        self.start()
+        if is_standby(self.folder):
+            raise UsageError(f"{self.folder} is a standby itself: make standbys of its primary")
+        binaries = find_binaries(self._binaries, self._account)
+        standby = EmbeddedServer(home / "postgresql", binaries=self._binaries, durable=self._durable)
+        standby._make_folders()
+        with standby._locked():
+            if standby._exists():
+                raise UsageError(
+                    f"{standby.folder} has a server already: choose another folder, or remove it"
+                )
+            require_room(standby.folder, self._data)
+            self._configure("keep_for_standbys")
+            report(f"copying {size_of(self._data) / 1e6:,.0f} MB to {standby.folder}")
+            login = self._port(), self._password(SUPERUSER)
+            copy_server(self.folder, standby.folder, binaries, self._account, *login)
+        standby.start()
+        if synchronous:
+            self._configure("wait_for_standbys")
+        return standby
+
+    def promote(self) -> str:
+        """Have a standby accept writes, and its primary never start again; return its URL.
+
+        Raises UsageError if it is no standby, or if its primary still runs.
+        """
+        binaries = find_binaries(self._binaries, self._account)
+        if not is_standby(self.folder):
+            raise UsageError(f"{self.folder} is no standby: there is nothing to promote")
+        with self._locked():
+            self._end_primary(binaries)
+            if not self._answers(binaries):
+                self._boot(binaries)
+            self._configure("wait_for_nobody")
+            done = self._pg_ctl(binaries, "promote")
+            if done.returncode != 0:
+                raise StoreError(f"the standby is not promoted: {' '.join(done.stderr.split())}")
+            forget_primary(self.folder)
+        return self.url
+
+    def _end_primary(self, binaries: Path) -> None:
+        """Keep the primary of this standby from being started again; UsageError if it runs."""
+        folder = primary_of(self.folder)
+        if folder is None or not folder.is_dir():
+            return
+        primary = EmbeddedServer(folder, binaries=self._binaries, durable=self._durable)
+        with primary._locked():
+            if primary._probe(binaries) is not _Answer.STOPPED:
+                raise UsageError(
+                    f"the primary in {folder} still runs: stop it first, with `VIRTUALCHAIN_HOME="
+                    f"{shlex.quote(str(folder.parent))} virtualchain db stop`, or end its process"
+                )
+            mark_replaced(folder, self.folder)
+
+    def _find_primary(self, binaries: Path) -> None:
+        """Start a running standby again if its primary has another address now."""
+        expected = self._primary_conninfo()
+        if expected is None:
+            return
+        with self._connect() as connection:
+            row = connection.execute(queries("embedded")["following"]).fetchone()
+        if row is not None and row[0] != expected:
+            self._halt(binaries)
+            self._boot(binaries)
+
+    def _primary_conninfo(self) -> str | None:
+        """Return how a standby logs in to its primary; None if this is none of ours."""
+        primary = primary_of(self.folder)
+        address = None if primary is None else last_address(primary / "server.json")
+        return None if address is None else primary_conninfo(self.folder, address.port)
+
+    def _configure(self, *changes: str) -> None:
+        """Change settings of the running server for good, by the names of statements."""
+        with self._connect() as connection:
+            for name in (*changes, "reload"):
+                connection.execute(queries("embedded")[name])
 
     def upgrade(
         self, old_binaries: Path | None = None, report: Callable[[str], object] = lambda _: None
@@ -245,6 +345,9 @@ class EmbeddedServer:
 
     def _refuse_upgrade(self, binaries: Path) -> int:
         """Return the version of the data; raise UsageError if it cannot be moved to that of the binaries."""
+        refuse_replaced(self.folder)
+        if is_standby(self.folder):
+            raise UsageError(f"{self.folder} is a standby: upgrade its primary, and make the standby again")
         old, new = self._data_version(), major_version(binaries, self._account)
         if old == new:
             raise UsageError(
@@ -284,8 +387,31 @@ class EmbeddedServer:
         if self._exists():
             binaries = find_binaries(self._binaries, self._account)
             running = self._probe(binaries) is _Answer.READY
-        old = tuple(kept_data(self.folder))
-        return ServerStatus(running, self.folder, last_address(self._state), self._log, binaries, old)
+        is_connected: bool | None = None
+        replicas: tuple[Replica, ...] = ()
+        if running:
+            is_connected, replicas = self._replication()
+        return ServerStatus(
+            running,
+            self.folder,
+            last_address(self._state),
+            self._log,
+            binaries,
+            tuple(kept_data(self.folder)),
+            primary_of(self.folder),
+            successor_of(self.folder),
+            is_connected,
+            replicas,
+        )
+
+    def _replication(self) -> tuple[bool | None, tuple[Replica, ...]]:
+        """Return whether a standby is connected to its primary, and the standbys of a primary."""
+        with self._connect() as connection:
+            if is_standby(self.folder):
+                row = connection.execute(queries("embedded")["following"]).fetchone()
+                return bool(row and row[1]), ()
+            rows = connection.execute(queries("embedded")["replicas"]).fetchall()
+        return None, tuple(Replica(*row) for row in rows)
 
     def _exists(self) -> bool:
         """Check whether the data folder exists."""
@@ -364,6 +490,10 @@ class EmbeddedServer:
             # A list of quoted names, because a path may contain commas and spaces.
             "unix_socket_directories": f'"{address.socket}"' if address.socket else "",
         }
+        login = self._primary_conninfo()
+        if login is not None:
+            # With feedback, the primary keeps the rows that readers here still look at.
+            settings |= {"primary_conninfo": login, "hot_standby_feedback": "on"}
         if not self._durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
             # Its workers would keep databases from being dropped, and we may not end them.
@@ -466,60 +596,3 @@ class EmbeddedServer:
         if not self._log.exists():
             return ""
         return self._log.read_bytes()[offset:].decode("utf-8", "replace").strip()
-
-
-def last_address(file: Path) -> Address | None:
-    """Return the address of the last start from the state file; None before the first start."""
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        return Address(int(state["port"]), Path(state["socket"]) if state["socket"] else None)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{file} cannot be read: {error}") from error
-
-
-def choose_address(file: Path, run_folder: Path, account: Account | None) -> Address:
-    """Choose the address of the next start and save it; the port of the last start is kept if it is free."""
-    last = last_address(file)
-    drop_socket_folder(file, run_folder)
-    address = Address(_free_port(last.port if last else 0), _socket_folder(run_folder, account))
-    write_private(
-        file, json.dumps({"port": address.port, "socket": str(address.socket) if address.socket else None})
-    )
-    return address
-
-
-def drop_socket_folder(file: Path, run_folder: Path) -> None:
-    """Remove the temporary socket folder of the last start, if there was one."""
-    last = last_address(file)
-    if last and last.socket and last.socket != run_folder:
-        shutil.rmtree(last.socket, ignore_errors=True)
-
-
-def _free_port(preferred: int) -> int:
-    """Return a port that nothing listens on: the preferred one if it is free."""
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            # Like the server itself: lingering connections of its last run do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
-    raise StoreError(f"no port is free on {HOST}")
-
-
-def _socket_folder(run_folder: Path, account: Account | None) -> Path | None:
-    """Return a folder whose path is short enough for a socket: `run_folder`, or a temporary one, or None."""
-    if _fits(run_folder):
-        return run_folder
-    short = Path(tempfile.mkdtemp(prefix="virtualchain-"))
-    if not _fits(short):
-        short.rmdir()
-        return None
-    if account:
-        os.chown(short, account.uid, account.gid)
-    return short
-
-
-def _fits(folder: Path) -> bool:
-    return len(os.fsencode(folder / ".s.PGSQL.65535")) <= _SOCKET_PATH_LIMIT
