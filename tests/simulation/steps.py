@@ -18,7 +18,7 @@ import psycopg
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.engine import deployment, engine, rebuild, rollback
+from virtualchain.engine import backfill, deployment, engine, rebuild, rollback
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.look import Look
 from virtualchain.engine.machine import Machine
@@ -54,7 +54,7 @@ STEPS: tuple[Place, ...] = (
     *REQUESTS,
     (Scanner, "scan", "scan of bytes"),
     (prefetch, "fetch", "read ahead"),
-    (engine, "backfill_chunk", "search"),
+    (backfill, "backfill_chunk", "search"),
     (Tape, "prepend", "prepend"),
     (Tape, "add_coverage", "add coverage"),
     (AppLog, "enter", "enter"),

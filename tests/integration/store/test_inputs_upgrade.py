@@ -87,7 +87,8 @@ def old_url(server: DatabaseServer, items: list[Input]) -> Iterator[str]:
     url = server.create()
     upgrade_to(url, "0009")
     with Session.connect(url) as connection:
-        Tape(connection).bind(REGTEST.name, REGTEST.genesis_hash)
+        chain = (REGTEST.name, bytes.fromhex(REGTEST.genesis_hash))
+        connection.execute("INSERT INTO vc.deployment (network, genesis_hash) VALUES (%s, %s)", chain)
         connection.execute(
             "INSERT INTO vc.blocks "
             "VALUES (0, sha256('0'), sha256('-1'), decode(repeat('00', 80), 'hex'), now(), 0)"
