@@ -36,6 +36,17 @@ def last_address(file: Path) -> Address | None:
         raise StoreError(f"{file} cannot be read: {error}") from error
 
 
+def listens(address: Address) -> bool:
+    """Check whether anything accepts connections there, even if it does not answer."""
+    try:
+        socket.create_connection((HOST, address.port), timeout=2).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def choose_address(file: Path, run_folder: Path, account: Account | None) -> Address:
     """Choose the address of the next start and save it; the port of the last start is kept if it is free."""
     last = last_address(file)

@@ -37,6 +37,7 @@ from virtualchain.store.embedded.address import (
     choose_address,
     drop_socket_folder,
     last_address,
+    listens,
 )
 from virtualchain.store.embedded.host import (
     home,
@@ -58,8 +59,8 @@ from virtualchain.store.embedded.standby import (
     copy_server,
     forget_primary,
     is_standby,
+    login_of,
     mark_replaced,
-    primary_conninfo,
     primary_of,
     refuse_replaced,
     successor_of,
@@ -254,29 +255,29 @@ class EmbeddedServer:
             return
         primary = EmbeddedServer(folder, binaries=self._binaries, durable=self._durable)
         with primary._locked():
-            if primary._probe(binaries) is not _Answer.STOPPED:
+            if primary._may_run(binaries):
                 raise UsageError(
                     f"the primary in {folder} still runs: stop it first, with `VIRTUALCHAIN_HOME="
                     f"{shlex.quote(str(folder.parent))} virtualchain db stop`, or end its process"
                 )
             mark_replaced(folder, self.folder)
 
+    def _may_run(self, binaries: Path) -> bool:
+        """Check whether the server accepts connections, or may do so again: a stopped process goes on."""
+        answer, address = self._probe(binaries), last_address(self._state)
+        if answer is _Answer.SILENT:  # a process has its number: a new one, or one that died and stays listed
+            return address is not None and listens(address)
+        return answer is not _Answer.STOPPED
+
     def _find_primary(self, binaries: Path) -> None:
         """Start a running standby again if its primary has another address now."""
-        expected = self._primary_conninfo()
-        if expected is None:
-            return
-        with self._connect() as connection:
-            row = connection.execute(queries("embedded")["following"]).fetchone()
-        if row is not None and row[0] != expected:
-            self._halt(binaries)
-            self._boot(binaries)
-
-    def _primary_conninfo(self) -> str | None:
-        """Return how a standby logs in to its primary; None if this is none of ours."""
-        primary = primary_of(self.folder)
-        address = None if primary is None else last_address(primary / "server.json")
-        return None if address is None else primary_conninfo(self.folder, address.port)
+        login = login_of(self.folder)
+        if login is not None:
+            with self._connect() as connection:
+                row = connection.execute(queries("embedded")["following"]).fetchone()
+            if row is not None and row[0] != login:
+                self._halt(binaries)
+                self._boot(binaries)
 
     def _configure(self, *changes: str) -> None:
         """Change settings of the running server for good, by the names of statements."""
@@ -490,7 +491,7 @@ class EmbeddedServer:
             # A list of quoted names, because a path may contain commas and spaces.
             "unix_socket_directories": f'"{address.socket}"' if address.socket else "",
         }
-        login = self._primary_conninfo()
+        login = login_of(self.folder)
         if login is not None:
             # With feedback, the primary keeps the rows that readers here still look at.
             settings |= {"primary_conninfo": login, "hot_standby_feedback": "on"}

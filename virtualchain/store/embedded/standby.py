@@ -21,7 +21,7 @@ from typing import Final
 from psycopg.conninfo import make_conninfo
 
 from virtualchain.errors import StoreError, UsageError
-from virtualchain.store.embedded.address import HOST
+from virtualchain.store.embedded.address import HOST, last_address
 from virtualchain.store.embedded.host import Account, Command, give_to, run, write_private
 from virtualchain.store.embedded.installation import ENGINE, SUPERUSER, flush
 
@@ -60,7 +60,7 @@ def copy_server(
     try:
         write_private(login, f"*:*:*:{SUPERUSER}:{password}\n")
         give_to(account, work, login)
-        source = primary_conninfo(folder, port)
+        source = _conninfo(folder, port)
         copy: Command = [binaries / "pg_basebackup", "-D", work / "data", "-d", source, "--checkpoint=fast"]
         mark: Command = ["touch", work / "data" / _SIGNAL]
         for command in (copy, mark):
@@ -77,12 +77,6 @@ def copy_server(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def primary_conninfo(folder: Path, port: int) -> str:
-    """Return how the standby in `folder` logs in to its primary, which listens on a port of loopback."""
-    passwords = str(folder / "run" / "primary")
-    return make_conninfo(host=HOST, port=port, user=SUPERUSER, passfile=passwords)
-
-
 def is_standby(folder: Path) -> bool:
     """Return whether the server in a folder is a standby, which was not promoted."""
     return (folder / "data" / _SIGNAL).exists()
@@ -91,6 +85,13 @@ def is_standby(folder: Path) -> bool:
 def primary_of(folder: Path) -> Path | None:
     """Return the folder of a standby's primary; None if the server in `folder` is no standby of ours."""
     return _named(folder / _PRIMARY) if is_standby(folder) else None
+
+
+def login_of(folder: Path) -> str | None:
+    """Return how the standby in `folder` logs in to its primary; None if it is no standby of ours."""
+    primary = primary_of(folder)
+    address = None if primary is None else last_address(primary / "server.json")
+    return None if address is None else _conninfo(folder, address.port)
 
 
 def successor_of(folder: Path) -> Path | None:
@@ -119,6 +120,11 @@ def forget_primary(folder: Path) -> None:
     for file in (folder / _PRIMARY, folder / "run" / "primary"):
         with suppress(FileNotFoundError):
             file.unlink()
+
+
+def _conninfo(folder: Path, port: int) -> str:
+    passwords = str(folder / "run" / "primary")
+    return make_conninfo(host=HOST, port=port, user=SUPERUSER, passfile=passwords)
 
 
 def _named(file: Path) -> Path | None:
