@@ -56,6 +56,8 @@ from virtualchain.store.migrate import migrate
 from virtualchain.store.patience import Patience
 from virtualchain.store.rollback import Undone
 
+_PAUSE = 5.0
+"""The most seconds between a follower's attempts to reach a database: a standby may take over at any time."""
 NEAR_TIP = 10
 """Within this many blocks of the stable tip, commits wait for the disk, and notifications are sent."""
 POLL = 3.0
@@ -446,7 +448,8 @@ class StateEngine(Answering):
         self._deployment.close()
         with self.measures.clock.waiting("database"):
             for attempt in count():
-                self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
+                pause = pauses[min(attempt, len(pauses) - 1)]
+                self._wake.wait(min(pause, _PAUSE) if self._follows else pause)
                 try:
                     self._deployment = self._open()
                     break

@@ -110,14 +110,19 @@ def read(url: str, query: str, as_of: int | None = None) -> list[tuple[Any, ...]
 
 
 @contextmanager
-def following(engine: StateEngine) -> Iterator[threading.Thread]:
-    """Have an engine follow its node in a thread."""
-    thread = threading.Thread(target=engine.follow, daemon=True)
+def working(work: Callable[[], object], stop: Callable[[], object]) -> Iterator[None]:
+    """Do work in a thread, which may fail for the database's sake, and stop it."""
+
+    def do() -> None:
+        with suppress(StoreError):
+            work()
+
+    thread = threading.Thread(target=do, daemon=True)
     thread.start()
     try:
-        yield thread
+        yield
     finally:
-        engine.stop()
+        stop()
         thread.join(PATIENCE)
         assert not thread.is_alive()
 
@@ -208,7 +213,7 @@ def test_failover(version: int, fake_node: FakeNode, database_url: str) -> None:
         engine = stack.enter_context(
             StateEngine(app, database=pair.url, source=fake_node.url, confirmations=0, on_wait=notes.append)
         )
-        stack.enter_context(following(engine))
+        stack.enter_context(working(engine.follow, engine.stop))
         until(lambda: tip(pair.primary.url) == fake_node.height)
         pair.catch_up()
         os.kill(postmaster(pair.primary), signal.SIGKILL)
@@ -269,28 +274,14 @@ def test_a_writer_that_was_cut_off(
         until(lambda: pair.primary.status().replicas == ())
         seen, before = fake_node.height, tip(url)
         story(fake_node, 6, blocks)
-        thread = threading.Thread(target=suppressing(engine.build), daemon=True)
-        thread.start()
-        with StateEngine(an_app(), database=pair.standby.url, **options) as successor:
-            successor.build()
-        time.sleep(1)
-        assert taken[-1] == seen
-        assert tip(url) == before
-        engine.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+        with working(engine.build, engine.stop):
+            with StateEngine(an_app(), database=pair.standby.url, **options) as successor:
+                successor.build()
+            time.sleep(1)
+            assert taken[-1] == seen
+            assert tip(url) == before
         assert taken[-1] == seen
     assert tip(pair.standby.url) == fake_node.height
-
-
-def suppressing(work: Callable[[], object]) -> Callable[[], None]:
-    """Return what does the work, and takes a failure of the store as its end."""
-
-    def do() -> None:
-        with suppress(StoreError):
-            work()
-
-    return do
 
 
 def test_a_standby_is_written_to_only_when_promoted(pair: Pair, fake_node: FakeNode) -> None:
