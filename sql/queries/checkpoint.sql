@@ -40,6 +40,14 @@ COPY (SELECT {columns}, since_block FROM (
         SELECT {columns}, since_block FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS r
     ORDER BY {order}) TO STDOUT;
 
+-- name: scan_in_order
+-- Read tables from their beginning, until the transaction ends.
+SET LOCAL synchronize_seqscans = off;
+
+-- name: copy_loaded
+-- The rows of a projection, each with the block that wrote it, in the order in which they are stored.
+COPY {table} ({columns}, since_block) TO STDOUT;
+
 -- name: begin_load
 -- Keep the triggers that record history quiet: rows are loaded with the block that wrote them.
 SELECT set_config('virtualchain.block_id', 'undo', true);

@@ -391,3 +391,21 @@ ALTER TABLE {table} REPLICA IDENTITY FULL;
 -- name: long_entry
 -- Whether a table has a row with an entry that is too long for an index.
 SELECT 1 FROM {table} WHERE {predicate} AND {size} > {most_bytes} LIMIT 1;
+
+-- name: plain_indexes
+-- The indexes of a table that no constraint, foreign key or replica identity needs: schema, name, definition and comment.
+SELECT n.nspname, c.relname, pg_get_indexdef(c.oid), obj_description(c.oid, 'pg_class')
+FROM pg_catalog.pg_index AS i
+JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE i.indrelid = %s::regclass AND NOT i.indisreplident AND NOT i.indisclustered
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = c.oid)
+ORDER BY c.relname;
+
+-- name: drop_index
+-- Drop an index.
+DROP INDEX {index};
+
+-- name: comment_index
+-- Describe an index.
+COMMENT ON INDEX {index} IS {comment};

@@ -14,8 +14,8 @@ from virtualchain import App, Jsonb, Rejected, State
 from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.create import create
-from virtualchain.checkpoint.digests import RowDigest
 from virtualchain.checkpoint.manifest import NAME, Manifest, Table, read_manifest
+from virtualchain.checkpoint.rows import RowDigest
 from virtualchain.consensus.row_proofs import state_root
 from virtualchain.consensus.state_hash import digest_number
 from virtualchain.model import Json
@@ -142,7 +142,7 @@ def rehash(members: dict[str, bytes], document: dict[str, Any]) -> list[Json]:
     rows = RowDigest(range(2**31))
     for item in document["tables"]:
         table = Table(item["name"], tuple(item["columns"]), tuple(item["key"]), item["member"])
-        list(rows.add(table, members[table.member].splitlines(keepends=True)))
+        rows.add(table, [members[table.member]])
     document["state_hash"] = digest_number(rows.number)
     before, _, last = members["snapshots"].rstrip(b"\n").rpartition(b"\n")
     cells = [*last.split(b"\t")[:3], document["state_hash"].encode()]

@@ -1,11 +1,12 @@
 """Apply a checkpoint: an app continues from a file instead of its own past.
 
-The whole file is verified before anything changes. Then one transaction makes a build of the app at the
-checkpoint's block, which replaces the app's live build if there is one. What the database holds then is read
-back and must be the file, byte for byte.
+Signatures and the digests of the whole file are checked before anything changes. Then one transaction makes
+a build of the app at the checkpoint's block, which replaces the app's live build if there is one. State hash
+and state root are computed from the rows while they are loaded. What the database holds then is read back and
+must be the file, byte for byte.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -17,9 +18,11 @@ from psycopg import sql
 from virtualchain.app.contract import Contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Reader
-from virtualchain.checkpoint.create import copy_rows, copy_snapshots
-from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
-from virtualchain.checkpoint.verify import Verified, snapshots, verify
+from virtualchain.checkpoint.create import copy_loaded, copy_rows, copy_snapshots
+from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest, Table
+from virtualchain.checkpoint.rows import Digest, digest_batch
+from virtualchain.checkpoint.verify import RowVerifier, Verified, snapshots, verify_all_but_rows
+from virtualchain.crew import Crew
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rollback import Prepared, operators_reorg, prepare
@@ -41,7 +44,14 @@ from virtualchain.store.failures import is_transient
 from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import AppLog
 from virtualchain.store.migrate import migrate
-from virtualchain.store.projections import build_schema, has_long_entry, projections
+from virtualchain.store.projections import (
+    Projection,
+    build_schema,
+    drop_indexes,
+    has_long_entry,
+    projections,
+    restore_index,
+)
 from virtualchain.store.rollback import NOTHING, Undone, count_replaced
 from virtualchain.store.sql import queries
 from virtualchain.store.state_files import LARGEST_STATE, StateFiles
@@ -71,6 +81,7 @@ def apply(
     migrates: bool = False,
     begins_after: int | None = None,
     rollback: int | None = None,
+    workers: int = 1,
     options: Options = DEFAULTS,
     listener: Listener = QUIET,
 ) -> Applied | None:
@@ -80,13 +91,14 @@ def apply(
     app begins on this chain, whatever chain the checkpoint is of: after block `begins_after`, or else after
     that of the checkpoint's height. With `rollback`, every block above that one is undone for all apps in the
     same transaction. Apps whose history does not reach that far then need their contracts, too; if the
-    listener ends the work early, nothing is applied and None is returned. Raises InvalidCheckpoint, and
+    listener ends the work early, nothing is applied and None is returned. So many `workers`, which are
+    processes, verify the rows while they are loaded. Raises InvalidCheckpoint, and
     UsageError if the app or the chain is another one; then nothing has changed.
     """
     if begins_after is not None and not migrates:
         raise UsageError("only an app that migrates to another chain can begin after another block there")
     with archive.reading(file) as reader:
-        verified = verify(reader, trusted)
+        verified = verify_all_but_rows(reader, trusted)
         contract = _contract_for(contracts, verified)
         migrate(url)
         others = [] if rollback is None else _installed(url, contracts, contract)
@@ -100,8 +112,8 @@ def apply(
                 if prepared is None:
                     return None
                 deployment.be_durable()
-            with deployment.connection.transaction():
-                load.install(deployment.tape)
+            with Crew(digest_batch, workers) as crew, deployment.connection.transaction():
+                load.install(deployment.tape, crew.in_order)
                 undone = load.take_over(prepared, listener)
             if prepared is not None:
                 deployment.notifier.rollback(prepared.reorg.fork_block_id)
@@ -225,8 +237,11 @@ class _Load:
         self.build = FIRST_BUILD
         self._replaced: str | None = None
 
-    def install(self, tape: Tape) -> None:
-        """Install a build at the checkpoint's block, beside the live one if there is one."""
+    def install(self, tape: Tape, digest: Digest) -> None:
+        """Install a build at the checkpoint's block, beside the live one if there is one.
+
+        `digest` computes the digests of its rows. Raises InvalidCheckpoint.
+        """
         manifest, contract = self._manifest, self._contract
         live = live_build(self._connection, contract.name)
         self._replaced = None if live is None else live.name
@@ -243,7 +258,7 @@ class _Load:
             contract.fingerprint(),
             is_live=live is None,
         )
-        self._load()
+        self._load(digest)
 
     def take_over(self, prepared: Prepared | None, listener: Listener) -> Undone | None:
         """Make the installed build the live one, drop the one before it, and undo what was prepared.
@@ -281,15 +296,14 @@ class _Load:
     def _place(self) -> dict[str, object]:
         return {"app": self._manifest.app, "build": self.build, "block_id": self.block_id}
 
-    def _load(self) -> None:
+    def _load(self, digest: Digest) -> None:
         manifest = self._manifest
         try:
-            self._load_rows()
+            number = self._load_rows(digest)
             self._load_state()
             self._load_snapshots()
-            if self._verified.state_number is not None:
-                number = {**self._place, "state_number": self._verified.state_number}
-                self._connection.execute(_Q["set_state_number"], number)
+            if number is not None:
+                self._connection.execute(_Q["set_state_number"], {**self._place, "state_number": number})
             self._connection.execute(
                 _Q["record"],
                 {
@@ -309,37 +323,69 @@ class _Load:
             table = f" (table {error.diag.table_name})" if error.diag.table_name else ""
             raise InvalidCheckpoint(f"the database refuses what it holds: {message}{table}") from error
 
-    def _load_rows(self) -> None:
-        """Fill the projections, with the block that wrote each row.
+    def _load_rows(self, digest: Digest) -> bytes | None:
+        """Fill the projections, with the block that wrote each row; return the number of the state hash.
 
         On another chain that block means nothing: there all rows count as written by the checkpoint's block.
         """
-        manifest = self._manifest
-        ours = projections(self._connection, self._tables)
-        theirs = {table.name: table for table in manifest.tables}
-        if STATE not in manifest.members and {item.name: (item.columns, item.key) for item in ours} != {
+        manifest, verifier = self._manifest, RowVerifier(self._manifest, digest)
+        ours = {item.name: item for item in projections(self._connection, self._tables)}
+        declared = {name: (item.columns, item.key) for name, item in ours.items()}
+        if STATE not in manifest.members and declared != {
             table.name: (table.columns, table.key) for table in manifest.tables
         }:
             raise InvalidCheckpoint("its tables are not those of the app")
         self._connection.execute(_Q["begin_load"])
         self._connection.execute(_Q["defer_constraints"])
-        for projection in ours:
-            if projection.name in theirs:
-                names = sql.SQL(", ").join(map(sql.Identifier, projection.columns))
-                statement = sql.SQL(_Q["load_rows"]).format(table=projection.table, columns=names)
-                with self._connection.cursor().copy(statement) as copy:
-                    for line in self._rows(theirs[projection.name].member):
-                        copy.write(line)
+        indexes = [index for item in ours.values() for index in drop_indexes(self._connection, item)]
+        loaded = {table.name: self._fill(ours[table.name], table, verifier) for table in manifest.tables}
+        number = verifier.finish()
+        for index in indexes:
+            restore_index(self._connection, index)
         self._connection.execute(_Q["check_constraints"])
         self._connection.execute(_Q["end_load"])
-        for projection in ours:
-            if projection.name in theirs:
-                lines = copy_rows(self._connection, projection, self.block_id)
-                self._compare_rows(theirs[projection.name].member, lines)
-                if has_long_entry(self._connection, projection):
-                    raise InvalidCheckpoint(
-                        f"a row of its table {projection.name} is too long for an index, so no block wrote it"
-                    )
+        for table in manifest.tables:
+            projection = ours[table.name]
+            if not self._holds(projection, loaded[table.name]):
+                raise self._spelled_otherwise(table.member)
+            if has_long_entry(self._connection, projection):
+                raise InvalidCheckpoint(
+                    f"a row of its table {projection.name} is too long for an index, so no block wrote it"
+                )
+        return number
+
+    def _fill(self, projection: Projection, table: Table, verifier: RowVerifier) -> str:
+        """Load the rows of a table; return the digest of the lines that were loaded."""
+        names = sql.SQL(", ").join(map(sql.Identifier, projection.columns))
+        statement = sql.SQL(_Q["load_rows"]).format(table=projection.table, columns=names)
+        in_file, loaded = sha256(), sha256()
+        with self._connection.cursor().copy(statement) as copy:
+
+            def write(lines: bytes) -> None:
+                in_file.update(lines)
+                lines = self._as_loaded(lines)
+                loaded.update(lines)
+                copy.write(lines)
+
+            verifier.verify(table, self._reader, write)
+        if in_file.hexdigest() != self._manifest.members[table.member].sha256:
+            raise InvalidCheckpoint(f"its member {table.member} was changed while it was read")
+        return loaded.hexdigest()
+
+    def _as_loaded(self, lines: bytes) -> bytes:
+        if not self._migrates:
+            return lines
+        block = f"\t{self.block_id}\n".encode()
+        return b"".join(line.rpartition(b"\t")[0] + block for line in lines[:-1].split(b"\n"))
+
+    def _holds(self, projection: Projection, digest: str) -> bool:
+        """Return whether a projection has exactly the rows of the lines with a digest, as text.
+
+        They are as a rule in the order in which they were loaded, and are sorted only if they are not.
+        """
+        return digest == _digest(copy_loaded(self._connection, projection)) or digest == _digest(
+            copy_rows(self._connection, projection, self.block_id)
+        )
 
     def _load_state(self) -> None:
         if STATE in self._manifest.members:
@@ -362,26 +408,14 @@ class _Load:
                 copy.write_row((*place, block_id, *values))
         self._compare(SNAPSHOTS, copy_snapshots(self._connection, self._place))
 
-    def _rows(self, member: str) -> Iterator[bytes]:
-        """Yield the rows of a table as they are loaded."""
-        lines = self._reader.lines(member)
-        if not self._migrates:
-            return lines
-        block = f"\t{self.block_id}\n".encode()
-        return (line.rpartition(b"\t")[0] + block for line in lines)
-
-    def _compare_rows(self, member: str, lines: Iterable[bytes]) -> None:
-        if self._migrates:
-            # What is loaded differs from the file, which may have changed since it was verified.
-            self._compare(member, self._reader.lines(member))
-            self._compare(member, lines, _digest(self._rows(member)))
-        else:
-            self._compare(member, lines)
-
-    def _compare(self, member: str, lines: Iterable[bytes], expected: str | None = None) -> None:
+    def _compare(self, member: str, lines: Iterable[bytes]) -> None:
         """Compare what the database has now with the member that it came from."""
-        if _digest(lines) != (expected or self._manifest.members[member].sha256):
-            raise InvalidCheckpoint(f"its member {member} is not written as the database writes these values")
+        if _digest(lines) != self._manifest.members[member].sha256:
+            raise self._spelled_otherwise(member)
+
+    @staticmethod
+    def _spelled_otherwise(member: str) -> InvalidCheckpoint:
+        return InvalidCheckpoint(f"its member {member} is not written as the database writes these values")
 
 
 def _digest(lines: Iterable[bytes]) -> str:

@@ -144,6 +144,19 @@ class Reader:
             left -= len(piece)
             yield piece
 
+    def whole_lines(self, name: str) -> Iterator[bytes]:
+        """Yield the content of a member in pieces that end with a newline."""
+        start, left = self._members[name]
+        self._file.seek(start)
+        while left:
+            piece = self._file.read(min(left, _PIECE))
+            if not piece.endswith(b"\n"):
+                piece += self._file.readline(min(left - len(piece), _LONGEST_LINE))
+            left -= len(piece)
+            if not piece.endswith(b"\n"):
+                raise InvalidCheckpoint(f"its member {name} has a line without a newline")
+            yield piece
+
     def lines(self, name: str) -> Iterator[bytes]:
         """Yield the lines of a member, each with its newline."""
         start, left = self._members[name]

@@ -1,6 +1,7 @@
 """Create a checkpoint of an app as of a block, from one read-only transaction."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from virtualchain.audit.log import audited_builds, check_log
 from virtualchain.audit.tables import check_state
 from virtualchain.audit.tape import check_tape
 from virtualchain.checkpoint import archive
-from virtualchain.checkpoint.archive import Writer
+from virtualchain.checkpoint.archive import Member, Writer
 from virtualchain.checkpoint.chunks import Cutter
-from virtualchain.checkpoint.digests import RowDigest, computed_root
+from virtualchain.checkpoint.digests import computed_root
 from virtualchain.checkpoint.manifest import NAME, SNAPSHOTS, STATE, Content, Manifest, Table
+from virtualchain.checkpoint.rows import RowDigest
 from virtualchain.checkpoint.signing import sign
 from virtualchain.consensus.state_hash import digest_number
 from virtualchain.errors import DamagedTables, UsageError
@@ -77,8 +79,9 @@ def create(
             for number, projection in enumerate(tables, 1):
                 member = _member(number, projection.name)
                 table = Table(projection.name, projection.columns, projection.key, member)
-                lines = rows.add(table, copy_rows(connection, projection, at))
-                members[member] = _write(writer, member, lines, in_chunks=in_chunks)
+                with _opened(writer, member, in_chunks=in_chunks) as output:
+                    count = rows.add(table, copy_rows(connection, projection, at), output.write_lines)
+                members[member] = output.content(count)
                 described.append(table)
         computed = members[STATE].sha256 if saved is not None else digest_number(rows.number)
         if computed != digests["state_hash"]:
@@ -144,6 +147,13 @@ def copy_rows(connection: psycopg.Connection, projection: Projection, block_id: 
     yield from _copy_lines(connection, statement)
 
 
+def copy_loaded(connection: psycopg.Connection, projection: Projection) -> Iterator[bytes]:
+    """Yield the rows of a projection as `copy_rows` does, as they are stored: in any order."""
+    connection.execute(_Q["scan_in_order"])
+    statement = sql.SQL(_Q["copy_loaded"]).format(columns=_names(projection.columns), table=projection.table)
+    yield from _copy_lines(connection, statement)
+
+
 def copy_snapshots(connection: psycopg.Connection, place: Json) -> Iterator[bytes]:
     """Yield a build's digests up to a block, as lines of COPY; `place` has app, build and block_id."""
     literals = {name: sql.Literal(value) for name, value in place.items()}
@@ -173,15 +183,42 @@ def _copy_lines(connection: psycopg.Connection, statement: sql.Composed) -> Iter
 def _write(
     writer: Writer, name: str, pieces: Iterable[bytes], *, counts: bool = True, in_chunks: bool = False
 ) -> Content:
-    rows, cutter = 0, Cutter() if in_chunks else None
-    with writer.member(name) as member:
+    """Write a member of lines, or of pieces that do not count as rows."""
+    rows = 0
+    with _opened(writer, name, in_chunks=in_chunks) as output:
         for piece in pieces:
-            member.write(piece)
+            output.write(piece)
             rows += 1
-            if cutter is not None:
-                cutter.add(piece)
-    chunks = None if cutter is None else cutter.chunks()
-    return Content(**asdict(member.written()), rows=rows if counts else 0, chunks=chunks)
+    return output.content(rows if counts else 0)
+
+
+class _Output:
+    """A member that is being written, and cut into chunks if it is to be published."""
+
+    def __init__(self, member: Member, *, in_chunks: bool) -> None:
+        self._member = member
+        self._cutter = Cutter() if in_chunks else None
+
+    def write(self, row: bytes) -> None:
+        self._member.write(row)
+        if self._cutter is not None:
+            self._cutter.add(row)
+
+    def write_lines(self, lines: bytes) -> None:
+        self._member.write(lines)
+        if self._cutter is not None:
+            for row in lines[:-1].split(b"\n"):
+                self._cutter.add(row + b"\n")
+
+    def content(self, rows: int) -> Content:
+        chunks = None if self._cutter is None else self._cutter.chunks()
+        return Content(**asdict(self._member.written()), rows=rows, chunks=chunks)
+
+
+@contextmanager
+def _opened(writer: Writer, name: str, *, in_chunks: bool) -> Iterator[_Output]:
+    with writer.member(name) as member:
+        yield _Output(member, in_chunks=in_chunks)
 
 
 def _member(number: int, table: str) -> str:

@@ -5,13 +5,11 @@ itself uses. Other spellings of the same row are refused, so that a set of rows 
 """
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Final
 
-from virtualchain.checkpoint.manifest import Manifest, Table
-from virtualchain.consensus.row_proofs import OrderedRows, state_root
+from virtualchain.checkpoint.manifest import Manifest
+from virtualchain.consensus.row_proofs import state_root
 from virtualchain.consensus.series import Series
-from virtualchain.consensus.state_hash import EMPTY, NumberUpdate
 from virtualchain.errors import InvalidCheckpoint, quoted
 from virtualchain.model import Json
 
@@ -47,40 +45,6 @@ def check_block(text: str | None, blocks: range) -> None:
     """Raise ValueError if the last column of a row is not one of these blocks, as COPY writes it."""
     if text is None or not _NUMBER.fullmatch(text) or int(text) not in blocks:
         raise ValueError(f"its block is not one from {blocks.start} to {blocks.stop - 1}: {quoted(text)}")
-
-
-class RowDigest:
-    """The digests of an app's tables: the number under their state hash, and what the state says of each."""
-
-    def __init__(self, blocks: range) -> None:
-        """Begin without tables; `blocks` are those that may have written a row."""
-        self.tables: list[Json] = []
-        self._blocks = blocks
-        self._update = NumberUpdate()
-
-    @property
-    def number(self) -> bytes:
-        """The number that the state hash is the digest of."""
-        return self._update.after(EMPTY)
-
-    def add(self, table: Table, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass on the lines of a table, adding each row without its last column, the block that wrote it.
-
-        Raises InvalidCheckpoint, which names table and row, for a line that is not a row of the table and of
-        one of the blocks, or that is not in the order of keys.
-        """
-        rows = OrderedRows(table.name, table.columns, table.key)
-        for number, line in enumerate(lines, 1):
-            try:
-                *values, block = read_row(line)
-                check_block(block, self._blocks)
-                if len(values) != len(table.columns):
-                    raise ValueError(f"it has {len(values)} columns, not {len(table.columns)}")
-                self._update.add(rows.add(values))
-            except ValueError as error:
-                raise InvalidCheckpoint(f"row {number} of table {table.name} is invalid: {error}") from error
-            yield line
-        self.tables.append(rows.summary())
 
 
 def computed_root(manifest: Manifest, tables: list[Json]) -> str:

@@ -1,26 +1,26 @@
 """Verify a checkpoint: compute every digest again from the rows themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
 from virtualchain.checkpoint.archive import Reader
-from virtualchain.checkpoint.digests import ConsensusSeries, RowDigest, computed_root, read_row
-from virtualchain.checkpoint.manifest import LONGEST, NAME, SNAPSHOTS, STATE, Manifest, read_manifest
+from virtualchain.checkpoint.digests import ConsensusSeries, computed_root, read_row
+from virtualchain.checkpoint.manifest import LONGEST, NAME, SNAPSHOTS, STATE, Manifest, Table, read_manifest
+from virtualchain.checkpoint.rows import Digest, RowDigest, digest_batch
 from virtualchain.checkpoint.signing import check_signatures
 from virtualchain.consensus.state_hash import digest_number
+from virtualchain.crew import Crew
 from virtualchain.errors import InvalidCheckpoint, InvalidSignature
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A checkpoint whose digests were all computed again and match."""
+    """A checkpoint whose digests were computed again and match."""
 
     manifest: Manifest
     initial: dict[int, str]
     """The consensus hashes that its app began with, by block; they were not computed from ops."""
-    state_number: bytes | None
-    """The number that the state hash is the digest of; None for a state file, which is hashed itself."""
     signers: tuple[str, ...]
     """The public keys with a valid signature, as hex."""
 
@@ -48,12 +48,25 @@ def manifest_of(reader: Reader) -> Manifest:
     return manifest
 
 
-def verify(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
+def verify(reader: Reader, trusted: tuple[str, ...] = (), workers: int = 1) -> Verified:
     """Check signatures, the digests of members and state, and the whole series of consensus hashes.
 
-    If any keys are trusted, one of them must have signed. Memory does not grow with the rows. Raises
-    InvalidCheckpoint, which names the first mismatch, and UsageError for a trusted key that cannot be read.
+    If any keys are trusted, one of them must have signed. So many `workers`, which are processes, share in
+    the rows. Memory does not grow with them. Raises InvalidCheckpoint, which names the first mismatch, and
+    UsageError for a trusted key that cannot be read.
     """
+    verified = verify_all_but_rows(reader, trusted)
+    manifest = verified.manifest
+    with Crew(digest_batch, workers) as crew:
+        rows = RowVerifier(manifest, crew.in_order)
+        for table in manifest.tables:
+            rows.verify(table, reader)
+        rows.finish()
+    return verified
+
+
+def verify_all_but_rows(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
+    """Check what `verify` checks, but not that state hash and state root are those of the rows."""
     manifest = manifest_of(reader)
     try:
         signers = check_signatures(manifest.signed_bytes(), manifest.signatures, trusted)
@@ -61,20 +74,43 @@ def verify(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
         raise InvalidCheckpoint(str(error)) from error
     for name in manifest.members:
         _check_digest(reader, manifest, name)
-    initial = _verify_series(reader, manifest)
-    rows = None if STATE in manifest.members else _read_rows(reader, manifest)
-    number = None if rows is None else rows.number
-    computed = manifest.members[STATE].sha256 if number is None else digest_number(number)
-    if computed != manifest.state_hash:
-        raise InvalidCheckpoint(
-            f"its rows have the state hash {computed}, but its manifest says {manifest.state_hash}"
-        )
-    root = None if rows is None else computed_root(manifest, rows.tables)
-    if root != manifest.state_root:
-        raise InvalidCheckpoint(
-            f"its rows have the state root {root}, but its manifest says {manifest.state_root}"
-        )
-    return Verified(manifest, initial, number, signers)
+    return Verified(manifest, _verify_series(reader, manifest), signers)
+
+
+class RowVerifier:
+    """Verifies the rows of a checkpoint, one table after the other in the order of the manifest."""
+
+    def __init__(self, manifest: Manifest, digest: Digest) -> None:
+        """Begin without tables; `digest` computes the digests of batches."""
+        self._manifest = manifest
+        self._rows = RowDigest(manifest.blocks, digest)
+
+    def verify(
+        self, table: Table, reader: Reader, write: Callable[[bytes], object] = lambda _lines: None
+    ) -> None:
+        """Take in a table; its lines are handed to `write`, perhaps before they are checked."""
+        count = self._rows.add(table, reader.whole_lines(table.member), write)
+        _check_count(self._manifest, table.member, count)
+
+    def finish(self) -> bytes | None:
+        """Compare state hash and state root; return the number that the state hash is the digest of.
+
+        There is none for a state file, which is hashed itself.
+        """
+        manifest = self._manifest
+        has_rows = STATE not in manifest.members
+        number = self._rows.number if has_rows else None
+        computed = manifest.members[STATE].sha256 if number is None else digest_number(number)
+        if computed != manifest.state_hash:
+            raise InvalidCheckpoint(
+                f"its rows have the state hash {computed}, but its manifest says {manifest.state_hash}"
+            )
+        root = computed_root(manifest, self._rows.tables) if has_rows else None
+        if root != manifest.state_root:
+            raise InvalidCheckpoint(
+                f"its rows have the state root {root}, but its manifest says {manifest.state_root}"
+            )
+        return number
 
 
 def _check_digest(reader: Reader, manifest: Manifest, name: str) -> None:
@@ -83,13 +119,6 @@ def _check_digest(reader: Reader, manifest: Manifest, name: str) -> None:
         digest.update(piece)
     if digest.hexdigest() != manifest.members[name].sha256:
         raise InvalidCheckpoint(f"its member {name} does not have the digest that its manifest names")
-
-
-def _read_rows(reader: Reader, manifest: Manifest) -> RowDigest:
-    rows = RowDigest(manifest.blocks)
-    for table in manifest.tables:
-        _check_count(manifest, table.member, sum(1 for _ in rows.add(table, reader.lines(table.member))))
-    return rows
 
 
 def _verify_series(reader: Reader, manifest: Manifest) -> dict[int, str]:

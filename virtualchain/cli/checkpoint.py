@@ -10,6 +10,7 @@ from virtualchain.cli.options import (
     BLOCK_ID,
     Group,
     Options,
+    cores,
     pass_options,
     sign_option,
     trust_option,
@@ -132,7 +133,7 @@ def show(options: Options, file: str) -> None:
     with opened(options, file, keeps=True) as path, archive.reading(path) as reader:
         manifest = manifest_of(reader)
         try:
-            verified = verify(reader, options.settings.trust)
+            verified = verify(reader, options.settings.trust, cores())
         except InvalidCheckpoint as error:
             _write_manifest(options, manifest, None, str(error))
             raise
@@ -185,6 +186,7 @@ def apply(
             path,
             contracts,
             trusted=options.settings.trust,
+            workers=cores(),
             migrates=migrates,
             begins_after=begin_after,
             rollback=rollback,

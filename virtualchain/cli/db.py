@@ -199,8 +199,8 @@ def _replication(server: "ServerStatus") -> dict[str, object]:
     """Describe the server's part in replication, if it has one."""
     fields: dict[str, object] = {}
     if server.primary is not None:
-        found = {None: "", True: ", connected", False: ", not connected"}[server.is_connected]
-        fields["standby of"] = f"{server.primary}{found}"
+        connected = {None: "", True: ", connected", False: ", not connected"}[server.is_connected]
+        fields["standby of"] = f"{server.primary}{connected}"
     if server.successor is not None:
         fields["replaced by"] = f"{server.successor}: this server does not start any more"
     if server.replicas:

@@ -52,6 +52,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
     from virtualchain.app.declarations import read_contract
     from virtualchain.checkpoint import download
     from virtualchain.checkpoint.apply import apply
+    from virtualchain.cli.options import cores
     from virtualchain.cli.session import migrated_database
     from virtualchain.engine.options import Options as EngineOptions
     from virtualchain.reading import views
@@ -85,6 +86,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
                 file,
                 [contract],
                 trusted=options.settings.trust,
+                workers=cores(),
                 options=EngineOptions(history=options.settings.history, wait_for_writer=wait),
             )
         assert done is not None, "nothing ends it early"

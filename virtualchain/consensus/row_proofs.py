@@ -73,13 +73,7 @@ class OrderedRows:
 
     def summary(self) -> Json:
         """Return what the state says of the table."""
-        return {
-            "columns": list(self._columns),
-            "key": list(self._key),
-            "name": self.name,
-            "root": self._tree.root.hex(),
-            "rows": self._tree.size,
-        }
+        return table_summary(self.name, self._columns, self._key, self._tree)
 
     def neighbors(self) -> list[Json]:
         """Return the rows of a proof: the one with the sought key, or else the rows next to its place."""
@@ -91,6 +85,17 @@ class OrderedRows:
             }
             for path, values in self._near
         ]
+
+
+def table_summary(name: str, columns: Iterable[str], key: Iterable[str], tree: RowTree) -> Json:
+    """Return what a state says of a table."""
+    return {
+        "columns": list(columns),
+        "key": list(key),
+        "name": name,
+        "root": tree.root.hex(),
+        "rows": tree.size,
+    }
 
 
 def state_root(state: Json) -> str:

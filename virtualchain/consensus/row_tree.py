@@ -39,8 +39,11 @@ class RowTree:
 
     def add(self, row: bytes) -> None:
         """Add a row after all others."""
-        place, level = self.size, 0
-        node, self._last = _leaf(row), []
+        self.add_subtree(0, _leaf(row))
+
+    def add_subtree(self, level: int, node: bytes) -> None:
+        """Add a complete subtree of 2^`level` rows after all others, whose number is a multiple of that."""
+        place, rows, self._last = self.size, 1 << level, []
         while place >> level & 1:
             left = self._subtrees.pop()
             for path in self.followed:
@@ -50,7 +53,7 @@ class RowTree:
             node = _inner(left, node)
             level += 1
         self._subtrees.append(node)
-        self.size += 1
+        self.size += rows
 
     def last(self) -> Path:
         """Return the row that was just added, to be followed."""
@@ -75,6 +78,24 @@ class RowTree:
                 siblings.append(node)
             node = _inner(subtree, node) if node else subtree
         return siblings
+
+
+def subtrees(first: int, rows: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """Return what consecutive rows add to a tree that has `first` rows: levels and roots of subtrees."""
+    nodes = [sha256(b"\x00" + row).digest() for row in rows]
+    ends: list[tuple[int, bytes]] = []
+    begins: list[tuple[int, bytes]] = []
+    level = 0
+    while nodes:
+        if first & 1:  # its sibling came before
+            begins.append((level, nodes.pop(0)))
+            first += 1
+        if len(nodes) & 1:  # its sibling comes after
+            ends.append((level, nodes.pop()))
+        pairs = zip(nodes[::2], nodes[1::2], strict=True)
+        nodes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+        first, level = first >> 1, level + 1
+    return begins + ends[::-1]
 
 
 def root_of_path(row: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:

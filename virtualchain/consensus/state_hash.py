@@ -42,6 +42,21 @@ def row_element(table: str, columns: Sequence[str | None]) -> int:
     return element(row_json(table, columns))
 
 
+def product(rows: Iterable[bytes]) -> int:
+    """Multiply the elements of rows as `row_json` writes them: what adding all of them does to a number."""
+    rows = list(rows)
+    if gmpy2 is not None:
+        value, read = gmpy2.mpz(1), gmpy2.mpz.from_bytes
+        for row in rows:
+            value = _fold(value * read(hashlib.shake_256(row).digest(NUMBER_SIZE), "little"))
+        if value := value % MODULUS:  # else a digest is 0 modulo p, for which `element` is 1
+            return int(value)
+    update = NumberUpdate()
+    for row in rows:
+        update.add(element(row))
+    return int.from_bytes(update.after(EMPTY), "little")
+
+
 class NumberUpdate:
     """What changes of rows do to a number: rows that come multiply it, and rows that go divide it."""
 

@@ -300,8 +300,8 @@ def _connect(url: str, kind: str, patience: Patience | None = None) -> Session:
 def _target(parameters: Mapping[str, str | int | None], kind: str) -> str | int | None:
     """Return which of several servers is wanted: to write, the primary, unless the user says another one."""
     is_choice = "," in str(parameters.get("host") or parameters.get("hostaddr") or "")
-    wanted = "primary" if is_choice and kind not in _READING else None
-    return parameters.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or wanted
+    default = "primary" if is_choice and kind not in _READING else None
+    return parameters.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or default
 
 
 @contextmanager

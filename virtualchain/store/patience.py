@@ -81,22 +81,31 @@ class Session(psycopg.Connection[TupleRow]):
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""
         if self.before_use is not None:
             self.before_use()
-        with self.clock.asking():
-            return super().wait(self._watched(gen), *arguments, **options)
+        return self._finish(gen, *arguments, **options)
 
     def exchange(self, gen: Generator[Any, Any, _T]) -> _T:
         """Wait as `wait` does, for what was sent ahead."""
-        with self.clock.asking():
-            return super().wait(self._watched(gen))
+        return self._finish(gen)
 
-    def _watched(self, gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
-        """Pass on what psycopg and its generator exchange; no readiness is a tenth of a second of silence."""
+    def _finish(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
+        try:
+            state = next(gen)
+        except StopIteration as done:  # it is here already, as most rows of a COPY are
+            at_once: _T = done.value
+            return at_once
+        with self.clock.asking():
+            return super().wait(self._watched(gen, state), *arguments, **options)
+
+    def _watched(self, gen: Generator[Any, Any, _T], state: object) -> Generator[Any, Any, _T]:
+        """Pass on what psycopg and its generator exchange, whose first `state` is given.
+
+        No readiness is a tenth of a second of silence.
+        """
         patience = self.patience or _Default.patience
         silent_since: float | None = None
         stops_at: float | None = None
         report_at = REPORT_AFTER
         try:
-            state = next(gen)
             while True:
                 ready = yield state
                 if ready:

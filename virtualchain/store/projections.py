@@ -5,7 +5,7 @@ Rollback, replay and equal tables on every node depend on what the checks verify
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -170,6 +170,34 @@ def has_long_entry(connection: psycopg.Connection, projection: Projection) -> bo
         if connection.execute(statement).fetchone():
             return True
     return False
+
+
+class DroppedIndex(NamedTuple):
+    """An index that is made again once its table is filled."""
+
+    name: sql.Identifier
+    definition: str
+    comment: str | None
+
+
+def drop_indexes(connection: psycopg.Connection, projection: Projection) -> list[DroppedIndex]:
+    """Drop the indexes of an empty projection on which nothing depends; return what `restore_index` takes.
+
+    The search path must be empty.
+    """
+    rows = connection.execute(_Q["plain_indexes"], [projection.table.as_string(connection)]).fetchall()
+    dropped = [DroppedIndex(sql.Identifier(schema, name), *others) for schema, name, *others in rows]
+    for index in dropped:
+        connection.execute(sql.SQL(_Q["drop_index"]).format(index=index.name))
+    return dropped
+
+
+def restore_index(connection: psycopg.Connection, index: DroppedIndex) -> None:
+    """Make an index again that was dropped."""
+    connection.execute(index.definition.encode())
+    if index.comment is not None:
+        comment = sql.Literal(index.comment)
+        connection.execute(sql.SQL(_Q["comment_index"]).format(index=index.name, comment=comment))
 
 
 def index_columns(connection: psycopg.Connection, projection: Projection) -> list[list[str] | None]:

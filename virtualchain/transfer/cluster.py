@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Generator, Sequence
 
+from virtualchain.crew import MOST_LOSSES, Crew, Lost
 from virtualchain.errors import NodeError, UsageError
-from virtualchain.transfer.crew import MOST_LOSSES, Crew, Lost
 from virtualchain.transfer.parts import Job, scan_file
 
 

@@ -18,6 +18,7 @@ import psycopg
 from virtualchain.audit.checking import check_block
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import network
+from virtualchain.crew import Crew
 from virtualchain.errors import DamagedExport, StoreError, UsageError
 from virtualchain.model import Block
 from virtualchain.store.database import connect_writer
@@ -25,7 +26,6 @@ from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
 from virtualchain.transfer.checked_rows import COPY_BEGIN, COPY_END, Batch, checked
-from virtualchain.transfer.crew import Crew
 from virtualchain.transfer.files import (
     BLOCK_COLUMNS,
     FORMER_INPUT_COLUMNS,

@@ -336,9 +336,18 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
             "a table's key is missing or invalid",
         ),
         (lambda document: document["tables"][0].update(key=["c"]), "a table's key is missing or invalid"),
-        (lambda document: document["tables"][0].update(key=["a", "b"]), "does not come after|the state root"),
-        (lambda document: document["tables"][0]["columns"].reverse(), "come after|the state root"),
-        (lambda document: document["tables"][1]["columns"].reverse(), "come after|the state root|a null"),
+        (
+            lambda document: document["tables"][0].update(key=["a", "b"]),
+            "does not come after|root|of the app",
+        ),
+        (
+            lambda document: document["tables"][0]["columns"].reverse(),
+            "come after|the state root|not those of the app",
+        ),
+        (
+            lambda document: document["tables"][1]["columns"].reverse(),
+            "come after|the state root|not those of the app|a null",
+        ),
         (_set(state_root="00" * 32), "its rows have the state root"),
         (_set(state_root=None), "any rows have one"),
         (_set(state_root="0"), "state_root is missing or invalid"),
@@ -360,7 +369,7 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
         ),
         (
             lambda document: document["tables"][1]["columns"].pop(),
-            "table words is invalid: it has 5 columns, not 4",
+            "table words is invalid: it has 5 columns, not 4|not those of the app",
         ),
     ],
 )

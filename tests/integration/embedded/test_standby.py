@@ -171,7 +171,7 @@ def test_readers_of_a_standby(pair: Pair, fake_node: FakeNode) -> None:
 
 
 def test_what_a_standby_ends(pair: Pair, fake_node: FakeNode) -> None:
-    """A reader who keeps the standby from following is told so; the next request succeeds."""
+    """A reader who keeps the standby from following is notified; the next request succeeds."""
     story(fake_node, 3, 3)
     with StateEngine(an_app(), database=pair.primary.url, source=fake_node.url, confirmations=0) as engine:
         engine.build()
@@ -335,19 +335,22 @@ def test_statuses_and_refusals(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="does not start"):  # never both
         here.start()
     assert there.status().primary == here.folder
+    there.start()
+    there._configure("wait_for_standbys")  # as a copy of a server with synchronous standbys has it
     assert value(there.promote(), "SELECT pg_is_in_recovery()") is False
     assert (here.status().successor, there.status().primary) == (there.folder, None)
     there.stop()
     there.start()
     with there.connect_superuser("postgres") as connection:
         assert connection.execute("SHOW primary_conninfo").fetchone() == ("",)
+        assert connection.execute("SHOW synchronous_standby_names").fetchone() == ("",)
 
 
 def free_port_but(port: int) -> Callable[[int], int]:
     """Return what finds another port than this one."""
     from virtualchain.store.embedded.address import _free_port
 
-    return lambda _: next(found for found in iter(lambda: _free_port(0), None) if found != port)
+    return lambda _: next(free for free in iter(lambda: _free_port(0), None) if free != port)
 
 
 def interrupted(*_: object) -> None:
@@ -358,7 +361,7 @@ def interrupted(*_: object) -> None:
 def test_a_copy_that_fails_leaves_nothing(
     server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong password, as after it was changed by hand, is reported; the next attempt begins anew."""
+    """A wrong password, changed by hand, is reported; the next attempt is a new one."""
     home = server.folder.parent / "a copy"
     monkeypatch.setattr(embedded, "copy_server", wrong_login)
     with pytest.raises(StoreError, match=r"the standby cannot be made: .*authentication failed"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from virtualchain.transfer.crew import Crew, Lost
+from virtualchain.crew import Crew, Lost
 
 
 def test_results_come_in_order_and_errors_in_their_turn() -> None:
