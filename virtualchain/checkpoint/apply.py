@@ -340,9 +340,9 @@ class _Load:
         indexes = [index for item in ours.values() for index in drop_indexes(self._connection, item)]
         loaded = {table.name: self._fill(ours[table.name], table, verifier) for table in manifest.tables}
         number = verifier.finish()
+        self._connection.execute(_Q["check_constraints"])
         for index in indexes:
             restore_index(self._connection, index)
-        self._connection.execute(_Q["check_constraints"])
         self._connection.execute(_Q["end_load"])
         for table in manifest.tables:
             projection = ours[table.name]

@@ -41,9 +41,14 @@ def _unescape(match: re.Match[str]) -> str:
     return character
 
 
+def is_block(text: str | None, blocks: range) -> bool:
+    """Return whether the last column of a row is one of these blocks, as COPY writes it."""
+    return text is not None and _NUMBER.fullmatch(text) is not None and int(text) in blocks
+
+
 def check_block(text: str | None, blocks: range) -> None:
     """Raise ValueError if the last column of a row is not one of these blocks, as COPY writes it."""
-    if text is None or not _NUMBER.fullmatch(text) or int(text) not in blocks:
+    if not is_block(text, blocks):
         raise ValueError(f"its block is not one from {blocks.start} to {blocks.stop - 1}: {quoted(text)}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Final
 
-from virtualchain.checkpoint.digests import check_block, read_row
+from virtualchain.checkpoint.digests import check_block, is_block, read_row
 from virtualchain.checkpoint.manifest import Table
 from virtualchain.consensus.row_proofs import table_summary
 from virtualchain.consensus.row_tree import RowTree, subtrees
@@ -21,8 +21,12 @@ from virtualchain.model import Json
 Key = tuple[bytes, ...]
 """The texts of a row's key, in UTF-8, which sorts as their characters do."""
 
-_SPECIAL: Final = re.compile(rb'["\\\x00-\x08\x0a-\x1f]')
-"""What is written with an escape, by COPY or in JSON; a tab is between columns."""
+_NULL: Final = rb"\N"
+_SPECIAL: Final = bytes({*range(0x20), ord('"')} - {ord("\t"), ord("\n")})
+"""What is escaped by COPY or in JSON; tabs and newlines are between columns and lines."""
+_ESCAPE: Final = re.compile(rb"\\(?:(?<=[^\t\n]\\)|(?!N[\t\n]))")
+"""A backslash that does not stand for a null."""
+_OUT_OF_ORDER: Final = "its key does not come after that of the row before"
 _BATCH: Final = 2**20
 """Bytes of a batch, or a longer row."""
 
@@ -63,66 +67,72 @@ def digest_batch(batch: Batch) -> Part:
     Raises InvalidCheckpoint, which names table and row, for a line that is not a row of the table and of one
     of the blocks, or that is not in the order of keys.
     """
-    read, rows = _Lines(batch), list[bytes]()
-    first: Key | None = None
-    last: Key = ()
+    keys, rows = _read_plain(batch) or _read(batch)
+    return Part(batch.first, (keys[0], keys[-1]), product(rows), subtrees(batch.first, rows))
+
+
+def _read_plain(batch: Batch) -> tuple[list[Key], list[bytes]] | None:
+    """Read a batch of plain text at once: its keys, and its rows as `row_json` writes them.
+
+    Returns None if there is anything special or wrong about a line.
+    """
+    table, lines = batch.table, batch.lines
+    has_nulls = b"\\" in lines
+    if (
+        lines.translate(None, _SPECIAL) != lines
+        or (has_nulls and _ESCAPE.search(lines))
+        or not _is_text(lines)
+    ):
+        return None
+    columns = [line.split(b"\t") for line in lines[:-1].split(b"\n")]
+    if {len(values) for values in columns} != {len(table.columns) + 1}:
+        return None
+    if not all(is_block(block.decode(), batch.blocks) for block in {values.pop() for values in columns}):
+        return None
+    parts = [[values[place] for values in columns] for place in _places(table)]
+    keys: list[Key] = list(zip(*parts, strict=True))
+    if keys != sorted(keys) or len(set(keys)) < len(keys):
+        return None
+    begin = f'[{encode_basestring(table.name)},"'.encode()
+    rows = [begin + b'","'.join(values) + b'"]' for values in columns]
+    if has_nulls:
+        if any(_NULL in part for part in parts):
+            return None
+        rows = [row.replace(b'"\\N"', b"null") for row in rows]
+    return keys, rows
+
+
+def _read(batch: Batch) -> tuple[list[Key], list[bytes]]:
+    """Read a batch line by line; raises InvalidCheckpoint."""
+    table, places, keys, rows = batch.table, _places(batch.table), list[Key](), list[bytes]()
     for number, line in enumerate(batch.lines[:-1].split(b"\n"), batch.first + 1):
         try:
-            key, row = read(line)
-            if first is None:
-                first = key
-            elif key <= last:
-                raise ValueError("its key does not come after that of the row before")
+            *values, block = read_row(line)
+            check_block(block, batch.blocks)
+            if len(values) != len(table.columns):
+                raise ValueError(f"it has {len(values)} columns, not {len(table.columns)}")
+            key = tuple(text.encode() for place in places if (text := values[place]) is not None)
+            if len(key) < len(places):
+                raise ValueError("its key has a null")
+            if keys and key <= keys[-1]:
+                raise ValueError(_OUT_OF_ORDER)
         except ValueError as error:
-            raise _invalid(batch.table, number, error) from error
-        last = key
-        rows.append(row)
-    assert first is not None, "a batch has rows"
-    return Part(batch.first, (first, last), product(rows), subtrees(batch.first, rows))
+            raise _invalid(table, number, str(error)) from error
+        keys.append(key)
+        rows.append(row_json(table.name, values))
+    return keys, rows
 
 
-class _Lines:
-    """Reads the lines of a batch: their keys, and the rows as `row_json` writes them."""
+def _places(table: Table) -> list[int]:
+    return [table.columns.index(column) for column in table.key]
 
-    def __init__(self, batch: Batch) -> None:
-        self._table = batch.table
-        self._blocks = batch.blocks
-        self._places = [batch.table.columns.index(column) for column in batch.table.key]
-        self._begin = f'[{encode_basestring(batch.table.name)},"'.encode()
-        self._known = set[bytes]()
-        """Blocks that were checked."""
-        try:
-            batch.lines.decode()
-        except UnicodeDecodeError:
-            self._is_text = False
-        else:
-            self._is_text = True
 
-    def __call__(self, line: bytes) -> tuple[Key, bytes]:
-        """Read a line; raises ValueError."""
-        values, _, block = line.rpartition(b"\t")
-        if not self._is_text or _SPECIAL.search(line):
-            return self._read_slowly(line)
-        if block not in self._known:
-            check_block(block.decode(), self._blocks)
-            self._known.add(block)
-        columns = values.split(b"\t")
-        self._check_count(len(columns))
-        return tuple([columns[place] for place in self._places]), self._begin + b'","'.join(columns) + b'"]'
-
-    def _read_slowly(self, line: bytes) -> tuple[Key, bytes]:
-        """Read any line."""
-        *values, block = read_row(line)
-        check_block(block, self._blocks)
-        self._check_count(len(values))
-        key = tuple(text.encode() for place in self._places if (text := values[place]) is not None)
-        if len(key) < len(self._places):
-            raise ValueError("its key has a null")
-        return key, row_json(self._table.name, values)
-
-    def _check_count(self, columns: int) -> None:
-        if columns != len(self._table.columns):
-            raise ValueError(f"it has {columns} columns, not {len(self._table.columns)}")
+def _is_text(lines: bytes) -> bool:
+    try:
+        lines.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class RowDigest:
@@ -156,8 +166,7 @@ class RowDigest:
         tree, last = RowTree(), None
         for part in self._digest(self._batches(table, pieces, write)):
             if last is not None and part.keys[0] <= last:
-                error = ValueError("its key does not come after that of the row before")
-                raise _invalid(table, part.first + 1, error)
+                raise _invalid(table, part.first + 1, _OUT_OF_ORDER)
             last = part.keys[1]
             self._update.add(part.factor)
             for level, node in part.subtrees:
@@ -188,5 +197,5 @@ def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def _invalid(table: Table, number: int, error: ValueError) -> InvalidCheckpoint:
-    return InvalidCheckpoint(f"row {number} of table {table.name} is invalid: {error}")
+def _invalid(table: Table, number: int, what: str) -> InvalidCheckpoint:
+    return InvalidCheckpoint(f"row {number} of table {table.name} is invalid: {what}")

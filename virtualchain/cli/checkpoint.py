@@ -186,7 +186,7 @@ def apply(
             path,
             contracts,
             trusted=options.settings.trust,
-            workers=cores(),
+            workers=cores() + 1,  # this one waits for the database
             migrates=migrates,
             begins_after=begin_after,
             rollback=rollback,

@@ -86,7 +86,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
                 file,
                 [contract],
                 trusted=options.settings.trust,
-                workers=cores(),
+                workers=cores() + 1,  # this one waits for the database
                 options=EngineOptions(history=options.settings.history, wait_for_writer=wait),
             )
         assert done is not None, "nothing ends it early"

@@ -18,7 +18,9 @@ except ImportError:  # it only saves time
 _BITS: Final = 3072
 _BELOW: Final = 1103717
 MODULUS: Final = 2**_BITS - _BELOW
-_MASK: Final = 2**_BITS - 1
+_INT: Final[Any] = int if gmpy2 is None else gmpy2.mpz
+_MASK: Final = _INT(2**_BITS - 1)
+_FACTOR: Final = _INT(_BELOW)
 NUMBER_SIZE: Final = 384
 """Bytes of a number, little-endian."""
 EMPTY: Final = (1).to_bytes(NUMBER_SIZE, "little")
@@ -46,9 +48,9 @@ def product(rows: Iterable[bytes]) -> int:
     """Multiply the elements of rows as `row_json` writes them: what adding all of them does to a number."""
     rows = list(rows)
     if gmpy2 is not None:
-        value, read = gmpy2.mpz(1), gmpy2.mpz.from_bytes
+        value, read, digest_of = _INT(1), gmpy2.mpz.from_bytes, hashlib.shake_256
         for row in rows:
-            value = _fold(value * read(hashlib.shake_256(row).digest(NUMBER_SIZE), "little"))
+            value = _fold(value * read(digest_of(row).digest(NUMBER_SIZE), "little"))
         if value := value % MODULUS:  # else a digest is 0 modulo p, for which `element` is 1
             return int(value)
     update = NumberUpdate()
@@ -61,7 +63,7 @@ class NumberUpdate:
     """What changes of rows do to a number: rows that come multiply it, and rows that go divide it."""
 
     def __init__(self) -> None:
-        self._added: Any = 1 if gmpy2 is None else gmpy2.mpz(1)
+        self._added: Any = _INT(1)
         self._removed = self._added
 
     def add(self, element: int) -> None:
@@ -100,5 +102,5 @@ def digest_number(number: bytes) -> str:
 def _fold(value: Any) -> Any:  # noqa: ANN401 - an int of Python's or of gmpy2's
     # Modulo p, 2^3072 equals 1103717, so the bits above can be folded in, in a third of a division's time.
     # Folding twice is needed because the first time leaves a few bits above.
-    value = (value & _MASK) + (value >> _BITS) * _BELOW
-    return (value & _MASK) + (value >> _BITS) * _BELOW
+    value = (value & _MASK) + (value >> _BITS) * _FACTOR
+    return (value & _MASK) + (value >> _BITS) * _FACTOR

@@ -12,18 +12,30 @@ import pytest
 from tests.integration.conftest import Rows
 from tests.integration.engine.test_opaque_state import Forgetful, Ledger
 from tests.integration.engine.test_opaque_state import mine as count
-from tests.support.checkpoints import TABLES, content, contracts, create_checkpoint, manifest_in, say, words
+from tests.support.checkpoints import (
+    TABLES,
+    content,
+    contracts,
+    create_checkpoint,
+    forge,
+    manifest_in,
+    say,
+    words,
+)
 from tests.support.tables import tables
 from virtualchain import StateEngine
+from virtualchain.checkpoint import apply as apply_module
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.apply import Applied
 from virtualchain.checkpoint.apply import apply as apply_to
-from virtualchain.checkpoint.verify import verify
+from virtualchain.checkpoint.create import copy_loaded
+from virtualchain.checkpoint.verify import RowVerifier, verify
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside
-from virtualchain.errors import DeepFork, StoreError, UsageError
+from virtualchain.errors import DeepFork, InvalidCheckpoint, StoreError, UsageError
+from virtualchain.store.projections import Projection
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -119,6 +131,123 @@ def test_the_same_state_yields_the_same_file(
     create_checkpoint(database_url, tmp_path / "tip")
     create_checkpoint(other_url, tmp_path / "their tip")
     assert (tmp_path / "tip").read_bytes() == (tmp_path / "their tip").read_bytes()
+
+
+INDEXED = (
+    TABLES
+    + """
+    CREATE INDEX by_times ON words (times DESC NULLS FIRST) WITH (fillfactor = 70);
+    CREATE UNIQUE INDEX short_words ON words (word) WHERE length(word) < 4;
+    CREATE INDEX lengths ON pairs ((length(a)), b) INCLUDE (a);
+    COMMENT ON INDEX lengths IS 'how long \\ it''s';
+    ALTER TABLE words ADD CONSTRAINT one_hash UNIQUE (hash, word) DEFERRABLE;
+    CREATE UNIQUE INDEX referenced ON words (word, times);
+    CREATE TABLE more (
+        a text COLLATE "C" PRIMARY KEY, b integer,
+        FOREIGN KEY (a, b) REFERENCES words (word, times) DEFERRABLE
+    );
+"""
+)
+
+
+def test_indexes_are_built_last_and_are_the_same(
+    fake_node: FakeNode,
+    run: Run,
+    apply: Apply,
+    database_url: str,
+    other_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every index is there afterwards as the app declared it, and what is unique is checked.
+
+    The rows are compared as they are stored: nothing is sorted.
+    """
+    indexes = (
+        "SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisreplident, "
+        "obj_description(i.indexrelid), (SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conindid = i.indexrelid AND contype <> 'f') "
+        "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid "
+        "WHERE c.relnamespace = 'words__1'::regnamespace ORDER BY 1"
+    )
+    story(fake_node)
+    app = words(projections=INDEXED)
+    run(app)
+    create_checkpoint(database_url, tmp_path / "file")
+    while_filled: list[int] = []
+
+    def fill(self: Any, *arguments: Any) -> str:
+        while_filled.append(len(self._connection.execute(indexes).fetchall()))
+        return str(filled(self, *arguments))
+
+    filled = apply_module._Load._fill
+    monkeypatch.setattr(apply_module._Load, "_fill", fill)
+    monkeypatch.setattr(apply_module, "copy_rows", None)
+    apply(tmp_path / "file", app, database=other_url)
+    with psycopg.connect(database_url) as here, psycopg.connect(other_url) as there:
+        declared = here.execute(indexes).fetchall()
+        assert there.execute(indexes).fetchall() == declared
+    assert {count - len(declared) for count in while_filled} == {-3}
+    assert any(row[4] == "how long \\ it's" for row in declared)
+
+
+def test_rows_that_are_stored_in_another_order(
+    fake_node: FakeNode,
+    run: Run,
+    apply: Apply,
+    database_url: str,
+    other_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are sorted then; the order in which the server stores rows decides nothing."""
+    story(fake_node)
+    run(words())
+    create_checkpoint(database_url, tmp_path / "file")
+
+    def reverse(connection: psycopg.Connection, projection: Projection) -> list[bytes]:
+        return list(copy_loaded(connection, projection))[::-1]
+
+    monkeypatch.setattr(apply_module, "copy_loaded", reverse)
+    apply(tmp_path / "file", database=other_url)
+    with psycopg.connect(database_url) as here, psycopg.connect(other_url) as there:
+        for table in ("words", "pairs"):
+            read = f"SELECT * FROM words.{table} AS t ORDER BY t".encode()
+            assert there.execute(read).fetchall() == here.execute(read).fetchall() != []
+
+
+@pytest.mark.parametrize("migrates", [False, True])
+def test_a_file_that_changes_while_it_is_read(
+    migrates: bool,
+    fake_node: FakeNode,
+    run: Run,
+    apply: Apply,
+    database_url: str,
+    other_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows that are not those of the digests, which were checked before, are refused; nothing is kept."""
+    story(fake_node)
+    run(words())
+    create_checkpoint(database_url, tmp_path / "file")
+    forge(
+        tmp_path / "file",
+        tmp_path / "other",
+        lambda members: members.update(
+            {"projections/2.words": members["projections/2.words"].replace(b"three", b"thref")}
+        ),
+    )
+    if migrates:
+        monkeypatch.setattr(apply_module, "_check_chain", lambda *_, **_options: None)
+    whole = archive.Reader.whole_lines
+    with archive.reading(tmp_path / "other") as other:
+        monkeypatch.setattr(archive.Reader, "whole_lines", lambda _, name: whole(other, name))
+        monkeypatch.setattr(RowVerifier, "finish", lambda _: b"")
+        with pytest.raises(InvalidCheckpoint, match="was changed while it was read"):
+            apply(tmp_path / "file", database=other_url, migrates=migrates)
+    with psycopg.connect(other_url) as connection:
+        assert connection.execute("SELECT count(*) FROM virtualchain.apps").fetchone() == (0,)
 
 
 def test_the_file_is_a_tar_with_a_manifest(
