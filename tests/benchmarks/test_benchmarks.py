@@ -14,6 +14,7 @@ import pytest
 from tests.benchmarks import __main__ as everything
 from tests.benchmarks import (
     apply,
+    cold_start,
     growth,
     guard,
     history,
@@ -172,6 +173,14 @@ def test_the_guard_of_statements_is_measured(database_server: DatabaseServer) ->
     assert result.guarded_process > 0 < result.bare_process
     assert result.watched > 0
     assert guard.table(result, 2).row_count == 4
+
+
+def test_a_cold_start_is_measured(database_server: DatabaseServer, tmp_path: Path) -> None:
+    """A small checkpoint is published, applied from its URL beside a COPY, and the results shown."""
+    result = cold_start.measure(database_server, 3000, 1, tmp_path)
+    assert result.bytes > 300_000
+    assert result.apply > result.bound > 0
+    assert cold_start.shown(result).row_count == 2
 
 
 def test_growth_is_measured(once: Once) -> None:
