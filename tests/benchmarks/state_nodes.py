@@ -1,6 +1,6 @@
 """State nodes: how much faster eight apps are applied by several processes than by one.
 
-    python -m tests.benchmarks.state_nodes [--blocks 300] [--ops 5] [--nodes 1 2 4 8] [--runs 3] [--json]
+    python -m tests.benchmarks.state_nodes [--blocks 100] [--ops 20] [--nodes 1 2 4 8] [--runs 3] [--json]
 
 A crawler's tape is made once: in each block, each of eight apps has some ops. Then the apps are divided among
 state nodes, each a process with a database of its own, and all on one temporary server, as is the crawler's.
@@ -46,7 +46,7 @@ class Result:
 
 
 def make_app(number: int) -> App:
-    """Make one of the eight apps: it keeps a count for each word, and every op."""
+    """Make one of the eight apps: each op reads a row, and writes two."""
     app = App(
         f"words{number}",
         magic=b"w%d" % number,
@@ -58,6 +58,10 @@ def make_app(number: int) -> App:
         """,
     )
 
+    def check(op: dict[str, Any], state: State) -> bool:
+        row = state.one("SELECT seen FROM words WHERE word = %s", [op["word"]])
+        return row is None or row["seen"] > 0
+
     def commit(op: dict[str, Any], state: State, block_id: int, vtxindex: int) -> None:
         state.execute(
             "INSERT INTO words VALUES (%s, 1) ON CONFLICT (word) DO UPDATE SET seen = words.seen + 1",
@@ -65,7 +69,7 @@ def make_app(number: int) -> App:
         )
         state.execute("INSERT INTO uses VALUES (%s, %s, %s)", [block_id, vtxindex, op["word"]])
 
-    app.add(b"s", parse=lambda payload: {"word": payload.decode()}, commit=commit)
+    app.add(b"s", parse=lambda payload: {"word": payload.decode()}, check=check, commit=commit)
     return app
 
 
@@ -103,7 +107,11 @@ def follow(server: DatabaseServer, tape: str, nodes: int) -> float:
             process.stdout.readline()
         began = time.perf_counter()
         for process in processes:
-            process.communicate(b"\n")
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        for process in processes:
+            process.communicate()
         seconds = time.perf_counter() - began
         assert not any(process.returncode for process in processes)
     for url in urls:
@@ -143,8 +151,8 @@ def run_node(tape: str, url: str, *numbers: str) -> None:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.state_nodes", description=__doc__)
-    parser.add_argument("--blocks", type=int, default=300)
-    parser.add_argument("--ops", type=int, default=5, help="of each app in each block")
+    parser.add_argument("--blocks", type=int, default=100)
+    parser.add_argument("--ops", type=int, default=20, help="of each app in each block")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", action="store_true")
