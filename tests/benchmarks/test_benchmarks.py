@@ -23,6 +23,7 @@ from tests.benchmarks import (
     processes,
     proofs,
     rollback,
+    scaling,
     sync,
     tip,
     webhooks,
@@ -173,6 +174,17 @@ def test_the_guard_of_statements_is_measured(database_server: DatabaseServer) ->
     assert result.guarded_process > 0 < result.bare_process
     assert result.watched > 0
     assert guard.table(result, 2).row_count == 4
+
+
+def test_the_arithmetic_of_scaling_is_on_its_page() -> None:
+    """The page has the tables that are computed, and the model agrees with what was measured."""
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for rows in (scaling.by_ops(), scaling.by_apps(), scaling.by_nodes(), scaling.by_readers()):
+        assert scaling.markdown(rows) in page
+    for nodes, ratio in scaling.NODES.items():
+        assert scaling.speedup(nodes, 2) == pytest.approx(ratio, rel=0.1)
+    faster = scaling.Measured(statements=10_000.0)
+    assert scaling.by_ops(faster)[3][3] == "28 h"
 
 
 def test_a_cold_start_is_measured(database_server: DatabaseServer, tmp_path: Path) -> None:
