@@ -1,9 +1,14 @@
 """The state hash computed from a dump of an app's rows, as docs/protocol/digests.md describes it."""
 
+import importlib.util
+import sys
 from contextlib import closing
+from types import ModuleType
+from unittest.mock import patch
 
 from psycopg import sql
 
+from virtualchain.consensus import state_hash
 from virtualchain.consensus.state_hash import EMPTY, digest_number, row_element, update_number
 from virtualchain.store.database import connect_reader
 
@@ -25,3 +30,14 @@ def state_hash_of_rows(url: str, schema: str) -> str:
                 rows = [row_element(table, row) for row in copy.rows()]
             number = update_number(number, rows, [])
     return digest_number(number)
+
+
+def without_gmpy2() -> ModuleType:
+    """Load the module of state hashes again as if gmpy2 were not installed."""
+    spec = importlib.util.spec_from_file_location("state_hash_without_gmpy2", state_hash.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with patch.dict(sys.modules, {"gmpy2": None}):
+        spec.loader.exec_module(module)
+    return module

@@ -19,8 +19,8 @@ _BITS: Final = 3072
 _BELOW: Final = 1103717
 MODULUS: Final = 2**_BITS - _BELOW
 _INT: Final[Any] = int if gmpy2 is None else gmpy2.mpz
-_MASK: Final = _INT(2**_BITS - 1)
-_FACTOR: Final = _INT(_BELOW)
+_ONE, _LIMIT, _MASK, _FACTOR = map(_INT, (1, MODULUS, 2**_BITS - 1, _BELOW))
+_read: Final = _INT.from_bytes
 NUMBER_SIZE: Final = 384
 """Bytes of a number, little-endian."""
 EMPTY: Final = (1).to_bytes(NUMBER_SIZE, "little")
@@ -34,9 +34,9 @@ def row_json(table: str, columns: Sequence[str | None]) -> bytes:
 
 
 def element(row: bytes) -> int:
-    """Compute the number of a row as `row_json` writes it."""
-    digest = hashlib.shake_256(row).digest(NUMBER_SIZE)
-    return int.from_bytes(digest, "little") % MODULUS or 1
+    """Compute the number of a row as `row_json` writes it; it may be one of gmpy2's."""
+    number: int = _read(hashlib.shake_256(row).digest(NUMBER_SIZE), "little")
+    return number if 0 < number < _LIMIT else number % MODULUS or 1
 
 
 def row_element(table: str, columns: Sequence[str | None]) -> int:
@@ -46,24 +46,17 @@ def row_element(table: str, columns: Sequence[str | None]) -> int:
 
 def product(rows: Iterable[bytes]) -> int:
     """Multiply the elements of rows as `row_json` writes them: what adding all of them does to a number."""
-    rows = list(rows)
-    if gmpy2 is not None:
-        value, read, digest_of = _INT(1), gmpy2.mpz.from_bytes, hashlib.shake_256
-        for row in rows:
-            value = _fold(value * read(digest_of(row).digest(NUMBER_SIZE), "little"))
-        if value := value % MODULUS:  # else a digest is 0 modulo p, for which `element` is 1
-            return int(value)
-    update = NumberUpdate()
+    value = _ONE
     for row in rows:
-        update.add(element(row))
-    return int.from_bytes(update.after(EMPTY), "little")
+        value = _fold(value * element(row))
+    return int(value % MODULUS)
 
 
 class NumberUpdate:
     """What changes of rows do to a number: rows that come multiply it, and rows that go divide it."""
 
     def __init__(self) -> None:
-        self._added: Any = _INT(1)
+        self._added: Any = _ONE
         self._removed = self._added
 
     def add(self, element: int) -> None:

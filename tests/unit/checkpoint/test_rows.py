@@ -3,11 +3,13 @@
 import random
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.state_hashes import without_gmpy2
 from virtualchain.checkpoint import rows as batches
 from virtualchain.checkpoint.digests import read_row
 from virtualchain.checkpoint.manifest import Table
@@ -15,7 +17,7 @@ from virtualchain.checkpoint.rows import Batch, RowDigest, digest_batch
 from virtualchain.consensus import state_hash
 from virtualchain.consensus.row_proofs import OrderedRows
 from virtualchain.consensus.row_tree import RowTree, subtrees
-from virtualchain.consensus.state_hash import EMPTY, NumberUpdate, product, row_element
+from virtualchain.consensus.state_hash import EMPTY, NumberUpdate, row_element
 from virtualchain.crew import Crew
 from virtualchain.errors import InvalidCheckpoint
 
@@ -43,28 +45,29 @@ def test_subtrees_make_the_tree(rows: list[bytes], sizes: list[int]) -> None:
     assert (cut.size, cut.root) == (whole.size, whole.root)
 
 
-@pytest.mark.parametrize("is_fast", [True, False])
-def test_a_product_is_that_of_the_elements(is_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", [state_hash, without_gmpy2()], ids=["gmpy2", "plain"])
+def test_a_product_is_that_of_the_elements(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With gmpy2 and without, and also if a digest is 0 modulo p, whose element is 1."""
-    if not is_fast:
-        monkeypatch.setattr(state_hash, "gmpy2", None)
     rows = [state_hash.row_json("t", [str(n), None]) for n in range(50)]
     update = NumberUpdate()
     for n in range(50):
         update.add(row_element("t", [str(n), None]))
-    assert product(rows).to_bytes(384, "little") == update.after(EMPTY)
-    assert product([]) == 1
-    zero = state_hash.MODULUS.to_bytes(384, "little")
+    assert module.product(rows).to_bytes(384, "little") == update.after(EMPTY)
+    assert module.product([]) == 1
+    content = b""
 
     class Digest:
         def __init__(self, _: bytes) -> None:
             pass
 
         def digest(self, _: int) -> bytes:
-            return zero
+            return content
 
     monkeypatch.setattr("hashlib.shake_256", Digest)
-    assert product(rows) == 1
+    for number, expected in ((0, 1), (module.MODULUS, 1), (module.MODULUS + 5, 5), (module.MODULUS - 1, -1)):
+        content = number.to_bytes(384, "little")
+        assert module.element(b"") == expected % module.MODULUS
+        assert module.product([b""]) == expected % module.MODULUS
 
 
 def test_plain_lines_are_read_as_any_others() -> None:
