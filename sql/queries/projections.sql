@@ -393,12 +393,13 @@ ALTER TABLE {table} REPLICA IDENTITY FULL;
 SELECT 1 FROM {table} WHERE {predicate} AND {size} > {most_bytes} LIMIT 1;
 
 -- name: plain_indexes
--- The indexes of a table that no constraint, foreign key or replica identity needs: schema, name, definition and comment.
+-- The indexes of a table that no constraint, foreign key or replica identity needs, and that their definition and comment describe completely: schema, name, these two.
 SELECT n.nspname, c.relname, pg_get_indexdef(c.oid), obj_description(c.oid, 'pg_class')
 FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE i.indrelid = %s::regclass AND NOT i.indisreplident AND NOT i.indisclustered
+WHERE i.indrelid = %s::regclass AND NOT i.indisreplident AND NOT i.indisclustered AND c.reltablespace = 0
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attstattarget >= 0)
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = c.oid)
 ORDER BY c.relname;
 

@@ -139,6 +139,8 @@ INDEXED = (
     CREATE INDEX by_times ON words (times DESC NULLS FIRST) WITH (fillfactor = 70);
     CREATE UNIQUE INDEX short_words ON words (word) WHERE length(word) < 4;
     CREATE INDEX lengths ON pairs ((length(a)), b) INCLUDE (a);
+    CREATE INDEX sampled ON pairs ((a || 'x'));
+    ALTER INDEX sampled ALTER COLUMN 1 SET STATISTICS 500;
     COMMENT ON INDEX lengths IS 'how long \\ it''s';
     ALTER TABLE words ADD CONSTRAINT one_hash UNIQUE (hash, word) DEFERRABLE;
     CREATE UNIQUE INDEX referenced ON words (word, times);
@@ -165,7 +167,9 @@ def test_indexes_are_built_last_and_are_the_same(
     """
     indexes = (
         "SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisreplident, "
-        "obj_description(i.indexrelid), (SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "obj_description(i.indexrelid), (SELECT min(attstattarget) FROM pg_attribute "
+        "WHERE attrelid = i.indexrelid AND attstattarget >= 0), "
+        "(SELECT pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE conindid = i.indexrelid AND contype <> 'f') "
         "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid "
         "WHERE c.relnamespace = 'words__1'::regnamespace ORDER BY 1"
