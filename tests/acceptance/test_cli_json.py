@@ -1,6 +1,7 @@
 """The option --json: with every command, standard output is one JSON value and nothing else."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import click
@@ -18,7 +19,7 @@ ELSEWHERE = {
     *("webhooks list", "webhooks replay", "webhooks run", "export", "scan", "import", "advance"),
     *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader", "db upgrade"),
     *("checkpoint create", "checkpoint publish", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
-    *("init", "completion"),
+    *("init", "completion", "db standby", "db promote"),
 }
 """Commands that need a scenario: their own tests cover --json."""
 COMMANDS = (
@@ -71,6 +72,35 @@ def test_the_embedded_servers_commands_print_json(inside: Inside) -> None:
     assert printed[2]["url"].startswith("postgresql://virtualchain:")
     assert printed[5] == {"removed": []}
     assert printed[3]["url"] == printed[2]["url"].removesuffix("virtualchain") + "more"
+
+
+def test_a_standby_takes_over_by_commands(inside: Inside) -> None:
+    """Each server is found by its VIRTUALCHAIN_HOME; the old primary does not start any more."""
+    with reachable_folder() as folder:
+        old, new = str(folder.parent), str(folder.parent / "new")
+        try:
+            inside.set(VIRTUALCHAIN_HOME=old)
+            url = json.loads(inside("db", "standby", new, "--synchronous", "--json").out)["url"]
+            primary = json.loads(inside("db", "status", "--json").out)
+            assert [each["synchronous"] for each in primary["standbys"]] == [True]
+            assert re.search(
+                r"  standbys +synchronous, streaming, [\d,]+ bytes behind", inside("db", "status").out
+            )
+            inside("db", "stop")
+            inside.set(VIRTUALCHAIN_HOME=new)
+            assert json.loads(inside("db", "status", "--json").out)["primary"] == f"{old}/postgresql"
+            assert f"  standby of  {old}/postgresql, not connected" in inside("db", "status").out
+            assert inside("db", "promote").out == f"{url}\n"
+            assert "there is nothing to promote" in inside("db", "promote", code=2).err
+            assert json.loads(inside("db", "status", "--json").out)["primary"] is None
+            inside.set(VIRTUALCHAIN_HOME=old)
+            assert json.loads(inside("db", "status", "--json").out)["successor"] == f"{new}/postgresql"
+            assert f"  replaced by  {new}/postgresql: " in inside("db", "status").out
+            assert f"set VIRTUALCHAIN_HOME={new}" in inside("db", "start", code=2).err
+        finally:
+            for home in (new, old):
+                inside.set(VIRTUALCHAIN_HOME=home)
+                inside("db", "stop")
 
 
 def test_resume_prints_json(inside: Inside, fake_node: FakeNode, database_url: str) -> None:

@@ -136,7 +136,7 @@ def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown:
     ("words", "completed"),
     [
         ("virtualchain st", ["status", "state-root"]),
-        ("virtualchain --app a db st", ["start", "stop", "status"]),
+        ("virtualchain --app a db st", ["start", "stop", "status", "standby"]),
         ("virtualchain --version re", ["resume", "replay", "remove"]),
         ("virtualchain --data", ["--database"]),
         ("virtualchain sync --data", ["--database"]),

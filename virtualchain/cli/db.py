@@ -262,10 +262,11 @@ def drop_old(options: Options) -> None:
 )
 @pass_options
 def standby(options: Options, folder: Path, synchronous: bool) -> None:
-    """Make a standby of the server in FOLDER, start it, and print its URL.
+    """Make a standby of the server, start it, and print its URL.
 
-    It follows the server by streaming replication, and everything that reads works on it. FOLDER becomes its
-    VIRTUALCHAIN_HOME, with which the other db commands manage it: start, stop, status, and promote.
+    It follows the server by streaming replication, and everything that reads works on it. FOLDER, which is
+    made, becomes its VIRTUALCHAIN_HOME, with which the other db commands manage it: start, stop, status, and
+    promote.
     """
     from virtualchain.store.embedded.server import EmbeddedServer
 

@@ -96,6 +96,8 @@ LESSONS: Final = {
     "db url": Lesson("docs/operating.md", ("db url", "db url signet")),
     "db upgrade": Lesson("docs/backup.md", ("db upgrade",)),
     "db drop-old": Lesson("docs/backup.md", ("db drop-old",)),
+    "db standby": Lesson("docs/standby.md", ("db standby ../standby",)),
+    "db promote": Lesson("docs/standby.md", ("db promote",)),
     "db grant-reader": Lesson("docs/sql.md", ("db grant-reader analyst --login",)),
     "db revoke-reader": Lesson("docs/sql.md", ("db revoke-reader analyst",)),
     "completion": Lesson("docs/operating.md", ("completion bash", "completion fish")),

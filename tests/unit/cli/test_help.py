@@ -54,6 +54,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         *("export", "scan", "import", "advance", "prune"),
         *("migrate", "db"),
         *("db start", "db stop", "db status", "db create", "db url", "db upgrade", "db drop-old"),
+        *("db standby", "db promote"),
         *("db grant-reader", "db revoke-reader", "completion"),
     ]
 
