@@ -33,7 +33,7 @@ def test_hostile_transactions(database_url: str) -> None:
 
 def test_machines_agree(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes, plans, heaps, forks and versions of PostgreSQL arrive at the same rows and hashes."""
-    monkeypatch.setattr(determinism, "_MOST_CASES", 100)
+    monkeypatch.setattr(determinism, "_MOST_CASES", 50)
     report = check_determinism(app, SAMPLES[:3], database_url=database_url, carry=carry)
-    assert report.accepted > 60
+    assert report.accepted > 30
     assert len(report.machines) >= 2
