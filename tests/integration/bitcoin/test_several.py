@@ -165,10 +165,14 @@ def test_a_failed_node_is_held_off(
     source.tip()
     assert asks(source, second)
     first.heal()
-    until(source, lambda: second.calls["getblockchaininfo"] > 10)  # what was under way has ended
-    before = first.calls.total()
-    until(source, lambda: second.calls["getblockchaininfo"] > 20)
-    assert (asks(source, second), first.calls.total()) == (True, before)
+
+    def asked_meanwhile() -> int:
+        before, goal = first.calls.total(), second.calls["getblockchaininfo"] + 10
+        until(source, lambda: second.calls["getblockchaininfo"] > goal)
+        return first.calls.total() - before
+
+    until(source, lambda: asked_meanwhile() == 0)  # what was under way has ended
+    assert (asked_meanwhile(), asks(source, second)) == (0, True)
     second.stop()
     assert source.tip().block_id == first.height
     assert asks(source, first)
