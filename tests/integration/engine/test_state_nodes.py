@@ -69,7 +69,7 @@ def execute(url: str, statement: str, parameters: Sequence[Any] = ()) -> None:
         connection.execute(statement.encode(), parameters)
 
 
-def state(url: str, app: App) -> list[object]:
+def state(url: str, app: App) -> list[Any]:
     """Read an app's digests and tables, and the inputs that the tape has for it."""
     tables = ("rides", "moves") if app is RIDES else ("notes",)
     content = [rows(url, f"SELECT t::text FROM {app.name}.{table} AS t ORDER BY 1") for table in tables]
