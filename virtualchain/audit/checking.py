@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.parameters import LARGEST_AMOUNT
 from virtualchain.bitcoin.spending import stands_for
 from virtualchain.bitcoin.transaction import NO_TXID, Transaction, read_transaction, unpack_outputs
 from virtualchain.errors import MalformedBlock, quoted
@@ -73,7 +72,7 @@ def check_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Networ
     place = f"transaction {txindex} ({txid}) of block {block_id}"
 
     def outputs() -> list[SpentOutput]:
-        return [_in_range(output) for output in unpack_outputs(spent)]
+        return [_in_range(output, network) for output in unpack_outputs(spent)]
 
     claimed = _Claimed(block_id, txindex, magics, raw, spent_at, tracked_by)
     computed = _compute(place, claimed, outputs, blocks, network)
@@ -93,7 +92,7 @@ def read_exported_input(row: Sequence[Any], blocks: Mapping[int, Block], network
     senders, outputs = _objects(senders_text, place), _objects(outputs_text, place)
 
     def spent() -> list[SpentOutput]:
-        return [_spent_output(sender) for sender in senders]
+        return [_spent_output(sender, network) for sender in senders]
 
     claimed = _Claimed(block_id, txindex, magics, raw, spent_at, tracked_by)
     computed = _compute(place, claimed, spent, blocks, network)
@@ -200,15 +199,15 @@ def _as_now(sender: Json, computed: Sender) -> Json:
     return {**sender, "script_pubkey": script_pubkey, "sighash": list(computed.sighash)}
 
 
-def _spent_output(sender: Json) -> SpentOutput:
+def _spent_output(sender: Json, network: Network) -> SpentOutput:
     """Return the output that a sender spent."""
     value, script = sender.get("value"), sender.get("script_pubkey")
     if type(value) is not int or not isinstance(script, str):
         raise ValueError("a sender has no valid value or no script")
-    return _in_range(SpentOutput(value, bytes.fromhex(script)))
+    return _in_range(SpentOutput(value, bytes.fromhex(script)), network)
 
 
-def _in_range(output: SpentOutput) -> SpentOutput:
-    if not 0 <= output.value <= LARGEST_AMOUNT:
+def _in_range(output: SpentOutput, network: Network) -> SpentOutput:
+    if not 0 <= output.value <= network.largest_amount:
         raise ValueError("a sender has no valid value or no script")
     return output

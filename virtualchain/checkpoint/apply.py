@@ -55,6 +55,8 @@ class Applied:
     """What an app began with, and what was undone of the tape for it, if anything."""
 
     manifest: Manifest
+    block_id: int
+    """The block on this chain after which the app continues."""
     signers: tuple[str, ...]
     build: str
     undone: Undone | None
@@ -104,7 +106,7 @@ def apply(
             if prepared is not None:
                 deployment.notifier.rollback(prepared.reorg.fork_block_id)
                 deployment.reload_after_rollback(prepared.rebuilt)
-    return Applied(verified.manifest, verified.signers, load.build, undone)
+    return Applied(verified.manifest, load.block_id, verified.signers, load.build, undone)
 
 
 def _installed(url: str, contracts: Sequence[Contract], contract: Contract) -> list[Contract]:
@@ -213,12 +215,12 @@ class _Load:
         self._manifest = manifest = verified.manifest
         self._contract = contract
         self._migrates = migrates
-        self._block_id = manifest.block_id if begins_after is None else begins_after
+        self.block_id = manifest.block_id if begins_after is None else begins_after
         """The block on this chain after which the app continues."""
         self._contract_from_here = replace(
             contract,
-            first_block_id=self._block_id if migrates else manifest.first_block_id,
-            initial_snapshots={self._block_id: manifest.consensus_hash},
+            first_block_id=self.block_id if migrates else manifest.first_block_id,
+            initial_snapshots={self.block_id: manifest.consensus_hash},
         )
         self.build = FIRST_BUILD
         self._replaced: str | None = None
@@ -277,7 +279,7 @@ class _Load:
 
     @property
     def _place(self) -> dict[str, object]:
-        return {"app": self._manifest.app, "build": self.build, "block_id": self._block_id}
+        return {"app": self._manifest.app, "build": self.build, "block_id": self.block_id}
 
     def _load(self) -> None:
         manifest = self._manifest
@@ -332,7 +334,7 @@ class _Load:
         self._connection.execute(_Q["end_load"])
         for projection in ours:
             if projection.name in theirs:
-                lines = copy_rows(self._connection, projection, self._block_id)
+                lines = copy_rows(self._connection, projection, self.block_id)
                 self._compare_rows(theirs[projection.name].member, lines)
                 if has_long_entry(self._connection, projection):
                     raise InvalidCheckpoint(
@@ -344,7 +346,7 @@ class _Load:
             content = self._reader.content(STATE, LARGEST_STATE)
             self._compare(STATE, [content])
             files = StateFiles(self._connection, self._contract.name, self.build, Path())
-            files.keep(self._block_id, content)
+            files.keep(self.block_id, content)
 
     def _load_snapshots(self) -> None:
         """Load the whole series, on which later hashes depend; on another chain, only the last hash."""
@@ -365,7 +367,7 @@ class _Load:
         lines = self._reader.lines(member)
         if not self._migrates:
             return lines
-        block = f"\t{self._block_id}\n".encode()
+        block = f"\t{self.block_id}\n".encode()
         return (line.rpartition(b"\t")[0] + block for line in lines)
 
     def _compare_rows(self, member: str, lines: Iterable[bytes]) -> None:

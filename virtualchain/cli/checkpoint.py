@@ -231,15 +231,19 @@ def _write_applied(options: Options, done: "Applied", *, migrates: bool) -> None
     manifest = done.manifest
     if options.settings.json:
         undone = None if done.undone is None else done.undone.blocks
-        outcome = {"build": done.build, "is_migration": migrates, "blocks_undone": undone}
+        outcome = {
+            "build": done.build,
+            "is_migration": migrates,
+            "begins_after": done.block_id,
+            "blocks_undone": undone,
+        }
         write_json({**_summary(manifest), **outcome, "signers": list(done.signers)})
         return
     if done.undone is not None:
         say(f"undone: {done.undone.blocks} blocks, {done.undone.ops} ops, {done.undone.rows} rows")
     chain = "on this chain" if migrates else "on its own chain"
     click.echo(
-        f"app {manifest.app} is at block {manifest.block_id}, {chain}: "
-        "the next sync or run continues from there"
+        f"app {manifest.app} is at block {done.block_id}, {chain}: the next sync or run continues from there"
     )
 
 

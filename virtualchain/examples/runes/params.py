@@ -8,6 +8,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
 
+from virtualchain.errors import UsageError, quoted
+
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
 U128_MAX: Final = 2**128 - 1
@@ -19,8 +21,16 @@ FIRST_BLOCK: Final[Mapping[str, int]] = MappingProxyType(
 
 
 def first_block_of(network: str) -> int:
-    """Return the height at which it begins on a network, such as `signet` or `signet-0a1b2c3d`."""
-    return FIRST_BLOCK[network.partition("-")[0]]
+    """Return the height at which it begins on a network, such as `signet` or `signet-0a1b2c3d`.
+
+    Raises UsageError for a network without it.
+    """
+    name = network.partition("-")[0]
+    if name not in FIRST_BLOCK:
+        raise UsageError(
+            f"there is no network {quoted(network)} with runes: {', '.join(FIRST_BLOCK)} have them"
+        )
+    return FIRST_BLOCK[name]
 
 
 # Messages.
