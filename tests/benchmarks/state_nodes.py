@@ -1,6 +1,6 @@
 """State nodes: how much faster eight apps are applied by several processes than by one.
 
-    python -m tests.benchmarks.state_nodes [--blocks 100] [--ops 20] [--nodes 1 2 4 8] [--runs 3] [--json]
+    python -m tests.benchmarks.state_nodes [--blocks 100] [--ops 25] [--nodes 1 2 4 8] [--runs 3] [--json]
 
 A crawler's tape is made once: in each block, each of eight apps has some ops. Then the apps are divided among
 state nodes, each a process with a database of its own, and all on one temporary server, as is the crawler's.
@@ -46,30 +46,26 @@ class Result:
 
 
 def make_app(number: int) -> App:
-    """Make one of the eight apps: each op reads a row, and writes two."""
+    """Make one of the eight apps: it keeps a count for each word, and every op."""
     app = App(
         f"words{number}",
         magic=b"w%d" % number,
         first_block_id=FIRST,
         projections="""
-            CREATE TABLE words (word text PRIMARY KEY, seen integer NOT NULL);
+            CREATE TABLE words (word text PRIMARY KEY, seen integer NOT NULL DEFAULT 0);
             CREATE TABLE uses (block_id integer, vtxindex integer, word text,
                 PRIMARY KEY (block_id, vtxindex));
         """,
     )
 
-    def check(op: dict[str, Any], state: State) -> bool:
-        row = state.one("SELECT seen FROM words WHERE word = %s", [op["word"]])
-        return row is None or row["seen"] > 0
-
     def commit(op: dict[str, Any], state: State, block_id: int, vtxindex: int) -> None:
-        state.execute(
-            "INSERT INTO words VALUES (%s, 1) ON CONFLICT (word) DO UPDATE SET seen = words.seen + 1",
-            [op["word"]],
-        )
-        state.execute("INSERT INTO uses VALUES (%s, %s, %s)", [block_id, vtxindex, op["word"]])
+        state.table("words").add(op["word"], seen=1)
+        state.table("uses").put({"block_id": block_id, "vtxindex": vtxindex, "word": op["word"]})
 
-    app.add(b"s", parse=lambda payload: {"word": payload.decode()}, check=check, commit=commit)
+    def keys(op: dict[str, Any]) -> dict[str, list[Any]]:
+        return {"words": [op["word"]]}
+
+    app.add(b"s", parse=lambda payload: {"word": payload.decode()}, commit=commit, keys=keys)
     return app
 
 
@@ -111,9 +107,10 @@ def follow(server: DatabaseServer, tape: str, nodes: int) -> float:
             process.stdin.write(b"\n")
             process.stdin.flush()
         for process in processes:
-            process.communicate()
+            assert process.stdout is not None
+            process.stdout.readline()
         seconds = time.perf_counter() - began
-        assert not any(process.returncode for process in processes)
+    assert not any(process.returncode for process in processes)
     for url in urls:
         server.drop(url)
     return seconds
@@ -146,13 +143,14 @@ def run_node(tape: str, url: str, *numbers: str) -> None:
         print("ready", flush=True)  # noqa: T201 - for the process that has started this one
         sys.stdin.readline()
         engine.build()
+        print("done", flush=True)  # noqa: T201 - the same
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.state_nodes", description=__doc__)
     parser.add_argument("--blocks", type=int, default=100)
-    parser.add_argument("--ops", type=int, default=20, help="of each app in each block")
+    parser.add_argument("--ops", type=int, default=25, help="of each app in each block")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -92,6 +92,7 @@ def _read_ahead(
         done, batch = 0, pool.submit(read, 0)
         while done < len(headers):
             blocks = batch.result()
+            assert blocks, "at least one block is handed out"
             done += len(blocks)
             if done < len(headers):
                 batch = pool.submit(read, done)

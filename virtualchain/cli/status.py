@@ -106,10 +106,11 @@ def status(options: Options, check: bool) -> None:
     write_fields(
         network or "no network yet",
         {
-            "node": _node(outlook, report),
+            "node" if options.settings.tape is None else "upstream": _node(outlook, report),
             "writer": _writer(deployment["writer"], confirmations, report, is_standby=deployment["standby"]),
             "waits for": _awaited(outlook, report if running else None, report),
             **_work_fields(deployment["rates"], deployment["metrics"]),
+            **_kept_fields(last, deployment["builds"]),
             **_pin_fields(deployment["pins"]),
             **_pruned_fields(deployment["inputs_pruned_below"]),
             **_rollback_fields(deployment["last_reorg"]),
@@ -259,10 +260,11 @@ def _look_ahead(
         with closing(options.source(network)) as source:
             outlook.tip = tip = source.tip()
             outlook.pruned_below = _pruned_below(source)
-            if live:
+            tape = Tape(connection)
+            if live or (live is not None and tape.tip() is not None):
                 plan = Look(source, confirmations, options.settings.verify or "headers").plan(
-                    Tape(connection),
-                    first_block_id=min(build.base_block_id + 1 for build in live),
+                    tape,
+                    first_block_id=min((build.base_block_id + 1 for build in live), default=0),
                     node_tip=lambda: tip,
                 )
                 deepest = options.settings.deepest_rollback
@@ -352,6 +354,13 @@ def _locale_warning(locale: str | None) -> str | None:
         f"the database has another locale than C ({locale}), so its apps may differ from those of other "
         "nodes: move to a new database, as docs/operating.md explains"
     )
+
+
+def _kept_fields(last: "Json | None", builds: "list[Json]") -> dict[str, str]:
+    """Name the apps whose inputs the writer keeps, and that it does not apply."""
+    installed = {build["app"] for build in builds}
+    kept = [] if last is None else [app for app in last["apps"] if app not in installed]
+    return {"keeps": f"the inputs of {', '.join(kept)}, not applied here"} if kept else {}
 
 
 def _pin_fields(pins: "list[Json]") -> dict[str, str]:

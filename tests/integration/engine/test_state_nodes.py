@@ -142,7 +142,7 @@ def test_state_nodes_equal_one_deployment(
     The third one follows the tape of the first.
     """
     monkeypatch.setattr(upstream, "_BLOCKS", 40)
-    monkeypatch.setattr(upstream, "_ALLOWED", 20_000)
+    monkeypatch.setattr(upstream, "_ALLOWED", 1_000)
     chain = Chain(fake_node)
     chain.mine(203)
     first, one, two, three, full = (clone() for _ in range(5))
