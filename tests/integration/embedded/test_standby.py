@@ -27,6 +27,7 @@ from virtualchain.store.embedded import server as embedded
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.embedded.standby import copy_server
 from virtualchain.store.embedded.upgrade import size_of
+from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
 from virtualchain.web.login import reader_url
@@ -220,8 +221,8 @@ def test_what_a_standby_ends(shared_pair: Pair, fake_node: FakeNode) -> None:
 def test_failover(fake_node: FakeNode, database_url: str) -> None:
     """The primary is killed, the standby promoted, and the engine goes on there as if nothing had happened.
 
-    When the primary comes back, it is left alone: by the engine that has seen its successor, and by whoever
-    starts embedded servers.
+    When the primary comes back, it is left alone: by the engine that has seen its successor, by a writer that
+    has just started, and by whoever starts embedded servers.
     """
     notes: list[str] = []
     story(fake_node, 5, 30)
@@ -248,6 +249,9 @@ def test_failover(fake_node: FakeNode, database_url: str) -> None:
             pair.primary.start()
         (folder / "successor.json").unlink()
         pair.primary.start()
+        for write in (connect_writer, migrate):
+            with pytest.raises(NotPrimary, match=r"has missed .*\(its timeline is 1, and .* is on 2\)"):
+                write(pair.url)
         with psycopg.connect(url) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ ' writer '"
