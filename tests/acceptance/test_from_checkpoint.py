@@ -99,7 +99,7 @@ def test_a_state_node_begins_with_what_was_published(
         crawler, follower, other = database(), database(), database()
         fake_node.mine(n=3)
         inside("sync", *APP, *every_block)
-        publish = ("checkpoint", "publish", str(tmp_path / "web"), "--every", "2")
+        publish = ("checkpoint", "publish", str(tmp_path / "web"), "--every", "2", "--keep", "1")
         inside(*publish)
         fake_node.mine()
         inside("sync", *APP, *every_block)
