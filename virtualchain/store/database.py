@@ -412,8 +412,8 @@ def _refuse_left_behind(connection: psycopg.Connection, url: str) -> None:
 
 def _other_servers(connection: psycopg.Connection, url: str) -> Iterator[str]:
     """Yield how to connect to each server that a URL names, but for the one of a session."""
-    given = {name: str(value).split(",") for name, value in _parameters(url).items() if value}
-    lists = {name: given[name] for name in ("host", "hostaddr", "port") if name in given}
+    by_name = {name: str(value).split(",") for name, value in _parameters(url).items() if value}
+    lists = {name: by_name[name] for name in ("host", "hostaddr", "port") if name in by_name}
     info = connection.info
     here = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
     for place in range(max((len(each) for name, each in lists.items() if name != "port"), default=0)):
