@@ -76,7 +76,7 @@ def may_be_of_a_value(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error) or error.sqlstate in _NOT_OF_A_VALUE:
         return False
     if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError | psycopg.DataError)
+        return isinstance(error, (*_OF_A_CONNECTION, psycopg.DataError))
     return error.sqlstate == "XX000" or error.sqlstate[:2] in _OF_A_VALUE
 
 
