@@ -110,6 +110,12 @@ CREATE ROLE virtualchain LOGIN CREATEDB CREATEROLE NOSUPERUSER PASSWORD {passwor
 -- Of a primary: which cluster it is of, and the timeline of its log, in hexadecimal digits.
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8);
 
+-- name: reached
+-- Of any server: which cluster it is of, and the timeline of its log; of a standby, as its last restart point has it.
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+    CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
+    ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END;
+
 -- name: data_directory
 -- The server's data folder (superusers only).
 SELECT current_setting('data_directory');

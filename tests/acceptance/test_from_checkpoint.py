@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -72,3 +73,58 @@ def test_publish_show_and_begin(
         assert json.loads(applied.out)["block_id"] == made["block_id"]
     finally:
         database_server.drop(other)
+
+
+def test_a_state_node_begins_with_what_was_published(
+    inside: Inside,
+    fake_node: FakeNode,
+    database_url: str,
+    database_server: DatabaseServer,
+    tmp_path: Path,
+    web: str,
+) -> None:
+    """It joins the tape after the newest checkpoint of its branch; the upstream itself is left alone.
+
+    The upstream has pruned what comes before.
+    """
+    inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_BITCOIN=fake_node.url)
+    inside.set(XDG_CACHE_HOME=str(tmp_path / "cache"))
+    every_block = ("--confirmations", "0")
+    with ExitStack() as stack:
+
+        def database() -> str:
+            stack.callback(database_server.drop, url := database_server.clone())
+            return url
+
+        crawler, follower, other = database(), database(), database()
+        fake_node.mine(n=3)
+        inside("sync", *APP, *every_block)
+        publish = ("checkpoint", "publish", str(tmp_path / "web"), "--every", "2", "--keep", "1")
+        inside(*publish)
+        fake_node.mine()
+        inside("sync", *APP, *every_block)
+        inside(*publish)
+        fake_node.reorg(1, 2, [fake_node.send(b"ntc" + bytes(32))])
+        inside("sync", *APP, *every_block)
+        inside("sync", *APP, *every_block, "--no-apply", "--database", crawler)
+        inside("prune", "--before", "105", "--database", crawler)
+
+        begin = ("sync", *APP, "--from-checkpoint", web, "--json")
+        inside.set(VIRTUALCHAIN_BITCOIN="", VIRTUALCHAIN_TAPE=crawler)
+        assert "of this deployment itself" in inside(*begin, "--database", crawler, code=2).err
+        assert not json.loads(inside("status", "--json", "--database", crawler).out)["apps"]
+        done = inside(*begin, "--database", follower)
+        last = fake_node.height
+        assert f"does not begin with the checkpoint of block {last - 1}" in done.err
+        assert f"continues after block {last - 2}" in done.err
+        [app] = json.loads(done.out)["apps"]
+        shown = json.loads(inside("status", *APP, "--json", "--database", database_url).out)
+        assert app["state_hash"] == shown["apps"][0]["state_hash"]
+
+        index = tmp_path / "web" / "index.json"
+        entries = json.loads(index.read_bytes())
+        del entries["checkpoints"][0]
+        index.write_text(json.dumps(entries))
+        refused = inside(*begin, "--database", other, code=4)
+        assert "begins with none of the checkpoints" in refused.err
+        assert not json.loads(inside("status", "--json", "--database", other).out)["apps"]

@@ -34,21 +34,20 @@ def check_work(block: Block, network: Network, *, is_stored: bool = False) -> No
 
     Its target must be one that the network allows at all, and its hash at most the target. On a chain that is
     mined together with others, the hash may be that of a parent, which `Block.auxpow` must lead to. The tape
-    does not keep that: a header from there `is_stored`, and such work is not checked again.
+    does not keep that: of a header from there, which `is_stored`, only what it says of its chain is checked.
     """
     limit = target(block.bits)
     if limit > network.largest_target:
         raise MalformedBlock(
             f"{_name(block)} states the target {block.bits:#010x}, which is easier than {network.name} allows"
         )
-    if is_stored and network.auxpow_chain_id is not None and has_auxpow(block.header):
-        return
-    if _proving_number(block, network) > limit:
+    number = _proving_number(block, network, is_stored=is_stored)
+    if number is not None and number > limit:
         raise MalformedBlock(f"{_name(block)} has no proof of work: its hash is above the target it states")
 
 
-def _proving_number(block: Block, network: Network) -> int:
-    """Return the number that must not be above the target."""
+def _proving_number(block: Block, network: Network, *, is_stored: bool) -> int | None:
+    """Return the number that must not be above the target; None if that is lost with a parent."""
     if network.proof_of_work is sha256d and network.auxpow_chain_id is None:
         return int(block.hash, 16)
     header = block.header
@@ -56,6 +55,8 @@ def _proving_number(block: Block, network: Network) -> int:
         try:
             check_version(int.from_bytes(header[:4], "little", signed=True), block.block_id, network)
             if has_auxpow(header):
+                if is_stored:
+                    return None
                 header = parent_of(block.hash, block.auxpow, network)
         except MalformedBlock as error:
             raise MalformedBlock(f"{_name(block)} has no proof of work: {error}") from error

@@ -38,14 +38,15 @@ def create(
     block_id: int | None = None,
     keys: Iterable[Path] = (),
     in_chunks: bool = False,
+    is_audited: bool = False,
 ) -> Manifest:
     """Write a checkpoint of an app at a block (default: its last) to a file; return its manifest.
 
     `connection` must be in a repeatable-read transaction. `keys` are files with the private keys to sign
     with. With `in_chunks` the manifest names the chunks of each member, for publishing. The same state yields
     the same bytes on every node. The app's rows, their history and its digests are compared with each other
-    first. Raises UsageError for a block at which the app cannot be shown, or if it is not known which blocks
-    wrote its rows, DamagedTables if they do not fit.
+    first, unless that `is_audited` in this transaction already. Raises UsageError for a block at which the
+    app cannot be shown, or if it is not known which blocks wrote its rows, DamagedTables if they do not fit.
     """
     row = _one(connection, "live_app", {"app": app})
     if row is None:
@@ -64,7 +65,8 @@ def create(
             f"app {app} began with a checkpoint of the first format, so this database does not know "
             "which block wrote each row: create the checkpoint on another node, or apply a new one here first"
         )
-    refuse_damage(_faults(connection, app, at), f"app {app} is damaged, so no checkpoint was created")
+    faults = check_tape(connection, at, at) if is_audited else _faults(connection, app, at)
+    refuse_damage(faults, f"app {app} is damaged, so no checkpoint was created")
     blocks = range(row["first_block_id"], at + 1)
     with archive.writing(file) as writer:
         members = {

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,10 @@ class Published:
     """Bytes of the chunks that were not in the folder before."""
     removed: int
     """Files that nobody needs any more."""
+    missed: tuple[int, ...]
+    """Blocks whose checkpoints should be there, which the app's history does not reach any more."""
+    oldest: int
+    """The first block that it reaches."""
 
 
 def publish(
@@ -62,13 +67,14 @@ def publish(
     """Bring the checkpoints of an app in a folder up to date.
 
     The folder holds the one of the app's last block, and of the last `keep` blocks whose height is a multiple
-    of `every` at which the app was published. `connection` must be in a repeatable-read transaction. Raises
-    what `create` raises, and UsageError if the folder cannot be written or is in use.
+    of `every`. Those that it lacks are made from the app's history, as far as that reaches. `connection` must
+    be in a repeatable-read transaction. Raises what `create` raises, and UsageError if the folder cannot be
+    written or is in use.
     """
     with _alone(folder):
         former = _read(folder)
         last, oldest = position(connection, app)
-        regular = _regular(connection, app, last - last % every)
+        regulars = set(_regulars(connection, app, last, every, keep))
         keys = tuple(keys)
         signers = {item.public_key for item in sign(b"", keys)}
         usable = {}
@@ -76,15 +82,16 @@ def publish(
             manifest = _published(folder, entry) if entry.app == app else None
             if manifest is not None and _is_current(connection, manifest, signers):
                 usable[entry.block_id] = entry
-        blocks = {at for at in (regular, last) if at is not None and at >= oldest}
+        blocks = {at for at in (*regulars, last) if at >= oldest}
         added, new_bytes = 0, 0
         for at in sorted(blocks - usable.keys()):
-            manifest, size = _add(connection, app, folder, at, keys)
+            manifest, size = _add(connection, app, folder, at, keys, is_audited=added > 0)
             usable[at] = Entry.of(manifest)
             added += 1
             new_bytes += size
-        regulars = sorted(at for at in usable if at % every == 0)
-        kept = {*(regulars[-keep:] if keep else []), last}
+        missed = regulars - usable.keys()
+        multiples = sorted(at for at in usable if at % every == 0)
+        kept = {*(multiples[-keep:] if keep else []), last}
         mine = [entry for at, entry in usable.items() if at in kept]
         entries = [*(entry for entry in former if entry.app != app), *mine]
         content = write_index(entries)
@@ -92,13 +99,17 @@ def publish(
         if content != write_index(former) or not (folder / INDEX).exists():
             _replace(folder / INDEX, content)
             removed = _clean(folder, [*former, *entries])
-    return Published(tuple(sorted(mine, key=lambda entry: entry.block_id)), added, new_bytes, removed)
+    entries_of_app = tuple(sorted(mine, key=lambda entry: entry.block_id))
+    return Published(entries_of_app, added, new_bytes, removed, tuple(sorted(missed)), oldest)
 
 
-def _regular(connection: psycopg.Connection, app: str, block_id: int) -> int | None:
-    """Return a block if the app has digests of it; not the genesis block, before which nothing is saved."""
-    row = connection.execute(_Q["digests_of_live"], {"app": app, "block_id": block_id}).fetchone()
-    return block_id if block_id > 0 and row is not None else None
+def _regulars(connection: psycopg.Connection, app: str, last: int, every: int, most: int) -> Iterator[int]:
+    """Yield the last multiples at which the app has all digests; not block 0: nothing is saved before."""
+    for block_id in islice(range(last - last % every, 0, -every), most):
+        row = connection.execute(_Q["digests_of_live"], {"app": app, "block_id": block_id}).fetchone()
+        if row is None or None in row:
+            return
+        yield block_id
 
 
 def _is_current(connection: psycopg.Connection, manifest: Manifest, signers: set[str]) -> bool:
@@ -113,13 +124,21 @@ def _is_current(connection: psycopg.Connection, manifest: Manifest, signers: set
 
 
 def _add(
-    connection: psycopg.Connection, app: str, folder: Path, at: int, keys: Sequence[Path]
+    connection: psycopg.Connection,
+    app: str,
+    folder: Path,
+    at: int,
+    keys: Sequence[Path],
+    *,
+    is_audited: bool,
 ) -> tuple[Manifest, int]:
     """Add a checkpoint's chunks and manifest; return it, and how many bytes of chunks are new."""
     draft = folder / _DRAFT
     new_bytes = 0
     try:
-        manifest = create(connection, app, draft, block_id=at, keys=keys, in_chunks=True)
+        manifest = create(
+            connection, app, draft, block_id=at, keys=keys, in_chunks=True, is_audited=is_audited
+        )
         with archive.reading(draft) as reader:
             for name in manifest.ordered_members:
                 offset = 0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from virtualchain.checkpoint.apply import Applied
     from virtualchain.checkpoint.manifest import Manifest
+    from virtualchain.checkpoint.publish import Published
 
 _file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 _place_argument = click.argument("file", metavar="FILE")
@@ -68,7 +69,7 @@ def create(options: Options, file: Path, block: int | None, keys: tuple[Path, ..
     metavar="BLOCKS",
     default=10_000,
     show_default=True,
-    help="Also publish at the last multiple of this height.",
+    help="Also publish at the last multiples of this height.",
 )
 @click.option(
     "--keep",
@@ -104,6 +105,7 @@ def publish(options: Options, folder: Path, every: int, keep: int, keys: tuple[P
                 "added": done.added,
                 "new_bytes": done.new_bytes,
                 "removed_files": done.removed,
+                "missed": list(done.missed),
                 "checkpoints": checkpoints,
             }
         )
@@ -111,8 +113,15 @@ def publish(options: Options, folder: Path, every: int, keep: int, keys: tuple[P
     blocks = ", ".join(str(entry.block_id) for entry in done.entries)
     click.echo(
         f"{folder} has app {done.entries[0].app} at block {blocks}: {done.added} new, {done.new_bytes:,} "
-        f"bytes of new chunks, {done.removed} files removed"
+        f"bytes of new chunks, {done.removed} files removed{_describe_missed(done)}"
     )
+
+
+def _describe_missed(done: "Published") -> str:
+    if not done.missed:
+        return ""
+    blocks = ", ".join(map(str, done.missed))
+    return f"; not at block {blocks}, as the app's history reaches back to block {done.oldest} (--history)"
 
 
 @checkpoint.command()

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from virtualchain.cli.output import say
-from virtualchain.errors import UsageError
+from virtualchain.errors import DeepFork, MissingData, UpstreamLacks, UsageError
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from virtualchain.bitcoin.source import BlockSource
     from virtualchain.checkpoint.publication import Entry
     from virtualchain.checkpoint.web import Folder
     from virtualchain.cli.options import Options
@@ -44,10 +45,11 @@ def opened(options: "Options", place: str, *, keeps: bool = False) -> "Iterator[
         yield file
 
 
-def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> None:
+def begin_apps(options: "Options", url: str, source: "BlockSource", *, wait: bool) -> None:
     """Let each app that is not installed begin with the newest checkpoint at a URL that fits it.
 
-    Those without one begin with their first block, as they do without the option.
+    Those without one begin with their first block, as they do without the option. Raises DeepFork if there
+    are some, and the source has another block at each.
     """
     from virtualchain.app.declarations import read_contract
     from virtualchain.checkpoint import download
@@ -57,7 +59,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
     from virtualchain.engine.options import Options as EngineOptions
     from virtualchain.reading import views
 
-    folder = _folder(options, url)
+    folder, network = _folder(options, url), source.network.name
     with views.snapshot(migrated_database(options)) as connection:
         installed = {row["name"] for row in views.apps(connection)}
     contracts = [read_contract(app) for app in options.applied_and_kept()[0]]
@@ -79,7 +81,7 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
                 f"{contract.version} on {network}",
             )
             continue
-        entry = max(fitting, key=lambda item: item.block_id)
+        entry = _on_chain(contract.name, fitting, source)
         with _downloaded(options, folder, entry) as file:
             done = apply(
                 options.database,
@@ -92,6 +94,23 @@ def begin_apps(options: "Options", url: str, network: str, *, wait: bool) -> Non
         assert done is not None, "nothing ends it early"
         by = ", ".join(done.signers) or "nobody"
         _tell(contract.name, f"continues after block {entry.block_id}, from a checkpoint signed by {by}")
+
+
+def _on_chain(app: str, entries: "list[Entry]", source: "BlockSource") -> "Entry":
+    """Return the newest of an app's checkpoints that is not of another branch than the source's."""
+    for entry in sorted(entries, key=lambda item: item.block_id, reverse=True):
+        try:
+            has = source.block_hash(entry.block_id)
+        except (MissingData, UpstreamLacks):
+            return entry  # the source may get there; or its tape begins just after it
+        if has == entry.block_hash:
+            return entry
+        other = f"the checkpoint of block {entry.block_id} ({entry.block_hash}): {source} has {has} there"
+        _tell(app, f"does not begin with {other}")
+    raise DeepFork(
+        f"app {app} begins with none of the checkpoints, as {source} is on another branch: follow theirs, "
+        "or leave --from-checkpoint out to begin with the app's first block"
+    )
 
 
 @contextmanager

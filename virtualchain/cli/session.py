@@ -180,6 +180,7 @@ def open_engine(
     from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.measures import Measures
+    from virtualchain.engine.sources import refuse_itself
 
     measures = measures or Measures()
 
@@ -212,7 +213,8 @@ def open_engine(
         reporter.hint = _hint(source)
         try:
             if from_checkpoint is not None:
-                begin_apps(options, from_checkpoint, source.network.name, wait=wait)
+                refuse_itself(source, url)
+                begin_apps(options, from_checkpoint, source, wait=wait)
             return StateEngine(
                 *applied,
                 database=url,

@@ -65,6 +65,18 @@ def check_upstream(source: BlockSource, url: str, report: Callable[[str], None])
     """Raise UsageError if a source is the deployment's own database at `url`; report what it is believed."""
     if not isinstance(source, UpstreamSource):
         return
+    refuse_itself(source, url)
+    message = (
+        f"{source} is believed that it left out no input, and what inputs spend and reveal; what else it is "
+        "believed depends on --verify: see docs/trust.md"
+    )
+    report(Notice(message, "upstream_believed"))
+
+
+def refuse_itself(source: BlockSource, url: str) -> None:
+    """Raise UsageError if a source is the deployment's own database at `url`."""
+    if not isinstance(source, UpstreamSource):
+        return
     try:
         with closing(connect_reader(url)) as connection:
             own = server_of(connection)
@@ -75,8 +87,3 @@ def check_upstream(source: BlockSource, url: str, report: Callable[[str], None])
             f"{source} is the database of this deployment itself, {redact(url)}, or a standby of it: a state "
             "node needs a database of its own (--database)"
         )
-    message = (
-        f"{source} is believed that it left out no input, and what inputs spend and reveal; what else it is "
-        "believed depends on --verify: see docs/trust.md"
-    )
-    report(Notice(message, "upstream_believed"))

@@ -96,7 +96,7 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
             refuse_other(connection)
         yield connection
     except psycopg.Error as error:
-        if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+        if error.sqlstate is None and not is_transient(error):
             raise  # the driver was misused, which is a bug
         raise failure(connection, url, error) from error
     finally:

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from virtualchain.errors import DatabaseUnavailable, NotPrimary, StoreError, UsageError, WriterBusy, quoted
 from virtualchain.notices import Notice
@@ -32,6 +32,8 @@ OLDEST_SERVER = 15
 _NAME_LIMIT = 63
 """Maximum length of an application name in PostgreSQL, in bytes."""
 _CONNECT_TIMEOUT = 15
+_ASKING_TIMEOUT = 2
+"""Seconds until a server is taken to be away that is only asked whether it was promoted."""
 _READING = ("reader",)
 """Kinds of sessions that a standby serves as well."""
 _UNACKNOWLEDGED = 60_000
@@ -139,6 +141,7 @@ class Lineage:
     """The server that a writer has written to: after a failover, the one left behind is refused.
 
     Each promotion begins a new timeline of the same cluster, so the server with the lower one has missed it.
+    A writer that has just started asks the other servers of its URL: see `_refuse_left_behind`.
     """
 
     def __init__(self) -> None:
@@ -156,11 +159,15 @@ class Lineage:
         assert row is not None, "a server has a timeline"
         identifier, timeline = int(row[0]), int(row[1], 16)
         if self._last is not None and self._last[0] == identifier and timeline < self._last[1]:
-            raise NotPrimary(
-                f"{redact(url)} has missed that a standby was promoted (its timeline is {timeline}, and this "
-                f"writer has written on {self._last[1]}): stop that server, and make it a standby"
-            )
+            raise _missed_promotion(url, timeline, f"this writer has written on {self._last[1]}")
         self._last = identifier, timeline
+
+
+def _missed_promotion(url: str, timeline: int, but: str) -> NotPrimary:
+    return NotPrimary(
+        f"{redact(url)} has missed that a standby was promoted (its timeline is {timeline}, and {but}): stop "
+        "that server, and make it a standby"
+    )
 
 
 def connect_writer(
@@ -257,6 +264,7 @@ def _prepare_writing(connection: psycopg.Connection, url: str) -> None:
     connection.execute(_Q["pin_keepalives"])
     connection.execute(_Q["pin_writing"])
     _refuse_standby(connection, url)
+    _refuse_left_behind(connection, url)
     refuse_unsafe(connection, redact(url))
 
 
@@ -387,6 +395,31 @@ def _refuse_standby(connection: psycopg.Connection, url: str) -> None:
         raise NotPrimary(
             f"{redact(url)} is a standby, which is read-only: give the primary server's URL, or promote it"
         )
+
+
+def _refuse_left_behind(connection: psycopg.Connection, url: str) -> None:
+    """Refuse a primary if another server that the URL names has seen a promotion which this one has missed.
+
+    Servers that do not answer, or do not tell, are believed to have seen none.
+    """
+    for other in _other_servers(connection, url):
+        ours = theirs = None
+        with suppress(psycopg.Error, StoreError), closing(_connect(other, "reader")) as session:
+            ours, theirs = (each.execute(_Q["reached"]).fetchone() for each in (connection, session))
+        if ours is not None and theirs is not None and ours[0] == theirs[0] and ours[1] < theirs[1]:
+            raise _missed_promotion(url, ours[1], f"{redact(other)} is on {theirs[1]}")
+
+
+def _other_servers(connection: psycopg.Connection, url: str) -> Iterator[str]:
+    """Yield how to connect to each server that a URL names, but for the one of a session."""
+    by_name = {name: str(value).split(",") for name, value in _parameters(url).items() if value}
+    lists = {name: by_name[name] for name in ("host", "hostaddr", "port") if name in by_name}
+    info = connection.info
+    here = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
+    for place in range(max((len(each) for name, each in lists.items() if name != "port"), default=0)):
+        server = {name: each[place if len(each) > 1 else 0] for name, each in lists.items()}
+        if any(value and here[name] != value for name, value in server.items()):
+            yield make_conninfo(url, **server, target_session_attrs="any", connect_timeout=_ASKING_TIMEOUT)
 
 
 def _take_lock(connection: Session, *, wait: bool) -> None:

@@ -27,6 +27,8 @@ _ADVICE: Final = {
 
 _AWAY: Final = ("57P01", "57P02", "57P03")
 """SQLSTATEs of a server that is shutting down, was reset, or is starting."""
+_OF_A_CONNECTION: Final = (psycopg.OperationalError, psycopg.InternalError)
+"""Errors without SQLSTATE that end a session; the second, if a pooler adds to what its server says."""
 _PROTOCOL_VIOLATION: Final = "08P01"
 """A statement whose parameters are not those that were sent: it fails however often it is tried."""
 
@@ -61,7 +63,7 @@ def is_transient(error: BaseException) -> bool:
         return False
     if error.sqlstate is None:
         # In an aborted pipeline an earlier statement has failed, with an error of its own.
-        return isinstance(error, psycopg.OperationalError) and not isinstance(error, PipelineAborted)
+        return isinstance(error, _OF_A_CONNECTION) and not isinstance(error, PipelineAborted)
     return error.sqlstate[:2] in _TRANSIENT and error.sqlstate != _PROTOCOL_VIOLATION
 
 
@@ -74,14 +76,14 @@ def may_be_of_a_value(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error) or error.sqlstate in _NOT_OF_A_VALUE:
         return False
     if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError | psycopg.DataError)
+        return isinstance(error, (*_OF_A_CONNECTION, psycopg.DataError))
     return error.sqlstate == "XX000" or error.sqlstate[:2] in _OF_A_VALUE
 
 
 def store_error(error: BaseException, what: str = "the database") -> StoreError:
     """Describe a failure of `what`, on one line; it is DatabaseUnavailable if the server is away."""
     state = error.sqlstate if isinstance(error, psycopg.Error) else ""
-    is_away = isinstance(error, psycopg.OperationalError) and (
+    is_away = isinstance(error, _OF_A_CONNECTION) and (
         state is None or state in _AWAY or (state.startswith("08") and state != _PROTOCOL_VIOLATION)
     )
     return (DatabaseUnavailable if is_away else StoreError).from_database(error, what)

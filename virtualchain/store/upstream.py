@@ -357,7 +357,10 @@ class UpstreamSource:
         """Raise UpstreamLacks for a block in front of the first one of its tape."""
         row = connection.execute(_Q["bottom"]).fetchone()
         if row is not None and block_id < row[0]:
-            raise UpstreamLacks(f"{self} begins with block {row[0]}, and block {block_id} is needed: {_ADD}")
+            raise UpstreamLacks(
+                f"{self} begins with block {row[0]}, and block {block_id} is needed: {_ADD}, or begin "
+                f"here with a checkpoint of block {row[0] - 1} or a later one"
+            )
 
     def _changed(self, block_id: int, block_hash: str) -> NodeUnavailable:
         return NodeUnavailable(f"{self} does not hold block {block_id} ({block_hash}) now: ask again")

@@ -124,7 +124,7 @@ class Sessions:
         try:
             try:
                 _begin(connection, as_of, timeout)
-            except psycopg.OperationalError:
+            except psycopg.Error:
                 if not connection.closed:
                     raise
                 pool.putconn(connection)
@@ -139,7 +139,7 @@ class Sessions:
         except psycopg.Error as error:
             if error.sqlstate == views.NOT_SHOWN:
                 raise views.BlockNotShown(views.complaint(error)) from error
-            if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+            if error.sqlstate is None and not is_transient(error):
                 raise
             if error.sqlstate in _LOST:
                 self._log_in_again(pool)

@@ -159,6 +159,29 @@ def test_a_folder_is_kept_up_to_date(
     assert last + 1 == done.entries[-1].block_id
     with pytest.raises(DownloadFailed, match=r"404 .*the folder has changed meanwhile"):
         fetch(server, tmp_path / "cache", entry=old_index[0])
+    newest_only = put(database_url, tmp_path / "late", every=1, keep=0)
+    assert (newest_only.added, newest_only.entries) == (1, done.entries[-1:])
+    late = put(database_url, tmp_path / "late", every=1, keep=last + 2 - first)
+    assert [entry.block_id for entry in late.entries] == [*range(first, last + 2)]
+    assert late.entries[:2] == second.entries
+    assert late.missed == ()
+
+
+def test_a_folder_lacks_what_history_does_not_reach(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """Such multiples are named, but none before the app's first block; what was published before stays."""
+    say(fake_node, *MANY)
+    first = run(words(), history=2)
+    done = put(database_url, tmp_path / "web", every=1, keep=100)
+    assert [entry.block_id for entry in done.entries] == [*range(done.oldest, first + 1)]
+    assert done.missed == tuple(range(102, done.oldest)) != ()
+    say(fake_node, *MANY)
+    last = run(words(), history=2)
+    again = put(database_url, tmp_path / "web", every=1, keep=100)
+    later = range(again.oldest, last + 1)
+    assert [entry.block_id for entry in again.entries] == [*range(done.oldest, first + 1), *later]
+    assert again.missed == (*done.missed, *range(first + 1, again.oldest))
 
 
 def test_an_interrupted_publication_leaves_the_last_one(

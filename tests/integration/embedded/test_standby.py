@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
@@ -25,6 +26,8 @@ from virtualchain.store.database import Lineage, connect_writer
 from virtualchain.store.embedded import server as embedded
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.embedded.standby import copy_server
+from virtualchain.store.embedded.upgrade import size_of
+from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
 from virtualchain.web.login import reader_url
@@ -218,8 +221,8 @@ def test_what_a_standby_ends(shared_pair: Pair, fake_node: FakeNode) -> None:
 def test_failover(fake_node: FakeNode, database_url: str) -> None:
     """The primary is killed, the standby promoted, and the engine goes on there as if nothing had happened.
 
-    When the primary comes back, it is left alone: by the engine that has seen its successor, and by whoever
-    starts embedded servers.
+    When the primary comes back, it is left alone: by the engine that has seen its successor, by a writer that
+    has just started, and by whoever starts embedded servers.
     """
     notes: list[str] = []
     story(fake_node, 5, 30)
@@ -246,6 +249,9 @@ def test_failover(fake_node: FakeNode, database_url: str) -> None:
             pair.primary.start()
         (folder / "successor.json").unlink()
         pair.primary.start()
+        for write in (connect_writer, migrate):
+            with pytest.raises(NotPrimary, match=r"has missed .*\(its timeline is 1, and .* is on 2\)"):
+                write(pair.url)
         with psycopg.connect(url) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ ' writer '"
@@ -322,8 +328,10 @@ def test_statuses_and_refusals(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> N
     assert (replica.address, replica.is_synchronous) == ("127.0.0.1", False)
     assert (here.status().primary, here.status().is_connected) == (None, None)
     assert (there.status().primary, there.status().is_connected) == (here.folder, True)
+    assert here.make_standby(pair.home, report=pytest.fail).url == there.url
+    (pair.home / "other" / "postgresql" / "data").mkdir(parents=True)
     with pytest.raises(UsageError, match="has a server already"):
-        here.make_standby(pair.home)
+        here.make_standby(pair.home / "other")
     with pytest.raises(UsageError, match="is a standby itself"):
         there.make_standby(pair.home / "another")
     with pytest.raises(UsageError, match="is no standby"):
@@ -377,13 +385,20 @@ def interrupted(*_: object) -> None:
 def test_a_copy_that_fails_leaves_nothing(
     server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong password, changed by hand, is reported; the next attempt is a new one."""
+    """Too little room, and a wrong password, are reported; the next attempt is a new one.
+
+    The log of the server, of which it keeps much for standbys, needs no room.
+    """
     home = server.folder.parent / "a copy"
-    monkeypatch.setattr(embedded, "copy_server", wrong_login)
-    with pytest.raises(StoreError, match=r"the standby cannot be made: .*authentication failed"):
-        server.make_standby(home)
-    assert not (home / "postgresql" / "data").exists()
-    assert not list((home / "postgresql").glob("standby-*"))
+    free = size_of(server.folder / "data", with_log=False) + 100_000_000
+    for room in (free - 1_000_000, free + 1_000_000):
+        usage = SimpleNamespace(free=room)
+        monkeypatch.setattr("virtualchain.store.embedded.upgrade.shutil.disk_usage", lambda _, it=usage: it)
+        complaint = "choose a folder on another disk" if room < free else "authentication failed"
+        monkeypatch.setattr(embedded, "copy_server", wrong_login)
+        with pytest.raises(StoreError, match=complaint):
+            server.make_standby(home)
+        assert {path.name for path in home.rglob("*")} == {"postgresql", "run", "server.lock"}
     monkeypatch.undo()
     made = server.make_standby(home)
     made.stop()

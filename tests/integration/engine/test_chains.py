@@ -4,10 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -17,12 +18,14 @@ from tests.support.shared_data import shared
 from tests.unit.bitcoin.test_other_coins import framed
 from virtualchain import App, StateEngine
 from virtualchain.audit.tape import check_tape
+from virtualchain.bitcoin.difficulty import check_work
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.errors import MalformedBlock, NodeError, UsageError
 from virtualchain.examples import notary
 from virtualchain.reading.search import search
+from virtualchain.store.upstream import UpstreamSource
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -33,6 +36,27 @@ PAGE = Path(__file__).parents[3] / "docs" / "chains.md"
 CLAIM = b"ntc" + bytes(32)
 BITCOIN = "from dataclasses import replace\nfrom virtualchain.bitcoin.networks import NETWORKS\n"
 REGTESTS = [name for name in NETWORKS if name.endswith("-regtest")]
+
+
+@pytest.fixture
+def other_url(database_server: DatabaseServer) -> Iterator[str]:
+    """Return the database of a second deployment."""
+    url = database_server.clone()
+    yield url
+    database_server.drop(url)
+
+
+def content(url: str) -> list[object]:
+    """Return rows, digests and tape of a deployment."""
+    with psycopg.connect(url) as connection:
+        return [
+            connection.execute(statement).fetchall()
+            for statement in (
+                "SELECT * FROM notary.documents ORDER BY 1",
+                "SELECT block_hash, consensus_hash, state_hash FROM virtualchain.snapshots ORDER BY block_id",
+                "SELECT block_id, txid, senders::text, fee, branch FROM virtualchain.inputs ORDER BY 1, 2",
+            )
+        ]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +82,30 @@ def test_an_app_runs_on_other_coins(name: str, rest: bool, database_url: str, qu
         with psycopg.connect(database_url) as connection:
             assert "address" in [hit.kind for hit in search(connection, row["owner"])]
         assert query("SELECT network FROM vc.deployment") == [{"network": name}]
+
+
+@pytest.mark.parametrize("name", REGTESTS)
+def test_state_nodes_of_other_coins(name: str, database_url: str, other_url: str) -> None:
+    """Rows, digests and branches are those of the upstream, over a fork, too; another coin is refused."""
+    with FakeNode(name) as node, ExitStack() as stack:
+
+        def engine(at: str, source: "BlockSource") -> StateEngine:
+            options: dict[str, Any] = {"source": source, "verify": "merkle", "confirmations": 0}
+            return stack.enter_context(StateEngine(notary.app, database=at, **options))
+
+        node.mine([node.send(CLAIM)])
+        first = engine(database_url, open_source(node.url, network=network(name)))
+        first.build()
+        second = engine(other_url, UpstreamSource(database_url))
+        seen = []
+        for _ in range(2):
+            assert first.build() == second.build() == node.height
+            seen.append(content(other_url))
+            assert seen[-1] == content(database_url)
+            node.reorg(1, 2, [node.send(CLAIM, sender="bob")])
+        assert seen[0] != seen[1]
+        with pytest.raises(NodeError, match=f"follows {name} .* but regtest was asked for"):
+            UpstreamSource(database_url, network("regtest"))
 
 
 def test_a_node_of_another_coin_is_refused() -> None:
@@ -152,8 +200,13 @@ def test_a_package_that_cannot_be_used_is_named(
 
 @pytest.mark.parametrize("way", ["REST", "JSON-RPC", "files"])
 @pytest.mark.parametrize("name", ["litecoin-regtest", "namecoin-regtest"])
-def test_real_blocks_of_other_coins_are_followed(name: str, way: str, database_url: str) -> None:
-    """Nodes and files hand out headers with AuxPoW; the tape keeps 80 bytes of each, and passes an audit."""
+def test_real_blocks_of_other_coins_are_followed(
+    name: str, way: str, database_url: str, other_url: str
+) -> None:
+    """Nodes and files hand out headers with AuxPoW; the tape keeps 80 bytes of each, and passes an audit.
+
+    A state node takes these. A header must have its own work there; one with an AuxPoW, its chain's number.
+    """
     file = shared(f"chains/{name.removesuffix('-regtest')}/regtest-blocks-0-51.dat")
     net = network(name)
     with ExitStack() as opened:
@@ -169,6 +222,18 @@ def test_real_blocks_of_other_coins_are_followed(name: str, way: str, database_u
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT max(length(header)) FROM vc.blocks").fetchone() == (80,)
         assert list(check_tape(connection)) == []
+    if way != "REST":
+        return
+    with StateEngine(notary.app, database=other_url, source=database_url) as engine:
+        assert engine.build() == 51
+    complaint, lie = {
+        "litecoin-regtest": ("has no proof of work", "set_byte(header, 76, get_byte(header, 76) # 1)"),
+        "namecoin-regtest": ("is of the chain 7", "set_byte(header, 2, 7)"),
+    }[name]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"UPDATE vc.blocks SET header = {lie} WHERE block_id = 51".encode())
+    with closing(UpstreamSource(database_url)) as upstream, pytest.raises(MalformedBlock, match=complaint):
+        check_work(upstream._headers(51, 51)[0], net, is_stored=True)
 
 
 def test_a_package_that_cannot_be_used_is_in_nobody_s_way(

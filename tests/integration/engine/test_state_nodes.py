@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.support.pooler import pooled
 from tests.support.rides import RidesModel, rides_app
 from virtualchain import App, State, StateEngine
 from virtualchain.audit.verify import verify
 from virtualchain.bitcoin.networks import network
 from virtualchain.engine.options import Progress
 from virtualchain.engine.prune import prune
-from virtualchain.errors import NodeError, NodeUnavailable, UpstreamLacks, UsageError
+from virtualchain.errors import NodeError, NodeUnavailable, StoreError, UpstreamLacks, UsageError
 from virtualchain.store import upstream
 from virtualchain.store.database import connect_migrator
 from virtualchain.store.roles import grant_reader
@@ -125,13 +126,15 @@ class Chain:
         self.mine(depth)
 
 
+LOST: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
 def cut(url: str) -> None:
     """End all sessions that read a database, as a restart of the server does."""
-    execute(
-        url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name ~ ' reader '",
-    )
+    execute(url, f"{LOST} AND application_name ~ ' reader '")
 
 
 def test_state_nodes_equal_one_deployment(
@@ -372,6 +375,34 @@ def test_a_standby_that_lags(small: str, fake_node: FakeNode, clone: Clone) -> N
         keep(fake_node, lags, PLAIN, OTHER)
         assert engine.build() == 112
     assert rows(url, "SELECT count(*) FROM virtualchain.reorgs") == [(0,)]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_an_upstream_behind_a_pooler(small: str, fake_node: FakeNode, clone: Clone, mode: str) -> None:
+    """Blocks and forks are those of the node, nothing is left in shared sessions, lost ones are replaced.
+
+    The state node's own database must be reached directly.
+    """
+    url, full = clone(), clone()
+    with pooled(small, mode) as through:
+        with StateEngine(PLAIN, database=url, source=through, verify="merkle") as engine:
+            for number in range(4):
+                if number == 2:
+                    fake_node.reorg(4, 6)
+                fake_node.mine([fake_node.send(b"plsn%d" % number)])
+                keep(fake_node, small, PLAIN, OTHER)
+                assert engine.build() == fake_node.height
+            execute(small, LOST)
+            assert engine.build() == fake_node.height
+        left = "SELECT (SELECT count(*) FROM pg_prepared_statements), count(*) FROM pg_listening_channels()"
+        with closing(psycopg.connect(through, autocommit=True, prepare_threshold=None)) as other:
+            assert other.execute(left).fetchall() == [(0, 0)]
+        with pytest.raises(UsageError, match="the database of this deployment itself"):
+            follow(small, through, PLAIN)
+    with pooled(url, mode) as through, pytest.raises(StoreError, match="a connection pooler"):
+        follow(through, small, PLAIN)
+    follow(full, fake_node.url, PLAIN, confirmations=0, verify="merkle")
+    assert state(url, PLAIN) == state(full, PLAIN)
 
 
 def test_waking_and_failing_over(small: str, fake_node: FakeNode, clone: Clone) -> None:

@@ -16,6 +16,7 @@ from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource
+from virtualchain.store.upstream import UpstreamSource
 from virtualchain.testing.database import DatabaseServer
 
 pytestmark = pytest.mark.node
@@ -134,9 +135,11 @@ def test_rpc_alone_and_what_the_node_serves_otherwise(chain: Chain, database_ser
 def test_a_fork_of_mweb_blocks_is_undone(
     chain: Chain, database_url: str, query: Query, database_server: DatabaseServer
 ) -> None:
-    """Blocks with payloads leave the chain, and the rows are those of a new index."""
+    """Blocks with payloads leave the chain: the rows are those of a new index, in a state node, too."""
     node = chain.node
-    derive(database_url, open_source(node.url, network=NET))
+    follower = database_server.clone()
+    hashes = derive(database_url, open_source(node.url, network=NET))
+    assert derive(follower, UpstreamSource(database_url)) == hashes
     height = node.rpc("getblockcount")
     stale = node.rpc("getblockhash", height - 3)
     node.rpc("invalidateblock", stale)
@@ -144,7 +147,9 @@ def test_a_fork_of_mweb_blocks_is_undone(
     hashes = derive(database_url, open_source(node.url, network=NET))
     fresh = database_server.clone()
     assert derive(fresh, open_source(node.url, network=NET)) == hashes
-    database_server.drop(fresh)
+    assert derive(follower, UpstreamSource(database_url)) == hashes
+    for url in (fresh, follower):
+        database_server.drop(url)
     assert query("SELECT count(*) AS n FROM virtualchain.reorgs") == [{"n": 1}]
 
 

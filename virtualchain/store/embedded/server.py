@@ -205,8 +205,8 @@ class EmbeddedServer:
     ) -> "EmbeddedServer":
         """Make and start a standby of this server, whose VIRTUALCHAIN_HOME is to be `home`; return it.
 
-        Commits wait for it if it is `synchronous`. Raises UsageError if there is a server already, or this
-        one is a standby itself, StoreError if it cannot be copied.
+        Commits wait for it if it is `synchronous`. One that is there already is started. Raises UsageError if
+        there is another server, or this one is a standby itself, StoreError if it cannot be copied.
         """
         self.start()
         if is_standby(self.folder):
@@ -215,15 +215,15 @@ class EmbeddedServer:
         standby = EmbeddedServer(home / "postgresql", binaries=self._binaries, durable=self._durable)
         standby._make_folders()
         with standby._locked():
-            if standby._exists():
-                raise UsageError(
-                    f"{standby.folder} has a server already: choose another folder, or remove it"
-                )
-            require_room(standby.folder, self._data)
-            self._configure("keep_for_standbys")
-            report(f"copying {size_of(self._data) / 1e6:,.0f} MB to {standby.folder}")
-            login = self._port(), self._password(SUPERUSER)
-            copy_server(self.folder, standby.folder, binaries, self._account, *login)
+            if not standby._exists():
+                size = size_of(self._data, with_log=False)
+                require_room(standby.folder, self._data, size, "choose a folder on another disk")
+                self._configure("keep_for_standbys")
+                report(f"copying {size / 1e6:,.0f} MB to {standby.folder}")
+                login = self._port(), self._password(SUPERUSER)
+                copy_server(self.folder, standby.folder, binaries, self._account, *login)
+            elif primary_of(standby.folder) != self.folder:
+                raise UsageError(f"{standby.folder} has a server already: choose another, or remove it")
         standby.start()
         if synchronous:
             self._configure("wait_for_standbys")
@@ -308,13 +308,14 @@ class EmbeddedServer:
             if major_version(former, self._account) != version:
                 raise UsageError(f"{former} does not contain PostgreSQL {version}, which made {self._data}")
             remove_leftovers(self.folder, binaries, self._account)
-            require_room(self.folder, self._data)
+            size = size_of(self._data)
+            require_room(self.folder, self._data, size)
             # Also if it does not run: it recovers then, and only data of a server that ended well is moved.
             if not self._answers(binaries):
                 self._boot(former)
             databases = self._refuse_writers()
             report(
-                f"moving {len(databases)} databases ({size_of(self._data) / 1e6:,.0f} MB) from PostgreSQL "
+                f"moving {len(databases)} databases ({size / 1e6:,.0f} MB) from PostgreSQL "
                 f"{version} to {major_version(binaries, self._account)}"
             )
             self._halt(binaries)

@@ -73,6 +73,9 @@ def copy_server(
         write_private(folder / _PRIMARY, json.dumps({"folder": str(primary)}))
         (work / "data").rename(folder / "data")
         flush(folder)
+    except BaseException:
+        login.unlink(missing_ok=True)
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -37,6 +37,8 @@ from virtualchain.store.sql import queries
 
 _WORK_PREFIX = "upgrade-"
 _NEW = "data.new"
+_LOG = "pg_wal"
+_ELSEWHERE = "move the whole folder to another disk, and set VIRTUALCHAIN_HOME"
 _RESERVE = 100_000_000
 """Bytes that a new, empty data folder takes, with its first log."""
 _PORT = 50432
@@ -54,23 +56,25 @@ class Upgraded:
     kept: Path
 
 
-def size_of(data: Path) -> int:
-    """Return the size of a data folder, in bytes."""
+def size_of(data: Path, *, with_log: bool = True) -> int:
+    """Return the size of a data folder in bytes, with the write-ahead log or without."""
     total = 0
-    for folder, _, files in os.walk(data):
+    for folder, folders, files in os.walk(data):
+        if not with_log and Path(folder) == data:
+            folders.remove(_LOG)
         for name in files:
             with suppress(OSError):  # a running server removes files
                 total += (Path(folder) / name).lstat().st_size
     return total
 
 
-def require_room(folder: Path, data: Path) -> None:
-    """Raise StoreError if the disk does not hold a copy of the data."""
-    needed, free = size_of(data) + _RESERVE, shutil.disk_usage(folder).free
+def require_room(folder: Path, data: Path, size: int, advice: str = _ELSEWHERE) -> None:
+    """Raise StoreError, which says what else to do, if the disk does not hold so many bytes of the data."""
+    needed, free = size + _RESERVE, shutil.disk_usage(folder).free
     if needed > free:
         raise StoreError(
             f"the disk is too full: a copy of {data} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
-            "are free. Make room, or move the whole folder to another disk, and set VIRTUALCHAIN_HOME"
+            f"are free. Make room, or {advice}"
         )
 
 
