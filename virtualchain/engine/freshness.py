@@ -21,6 +21,8 @@ class FreshHashes:
         self._lookups = lookups
         self._block_id = block_id
         self._known_at: dict[str, int | None] = {}
+        self._fields: dict[bytes | None, str | None] = {}
+        """By opcode, which field must be one of them."""
 
     def read_ahead(self, candidates: Iterable[Candidate]) -> None:
         """Look up the hashes of many ops together."""
@@ -41,7 +43,10 @@ class FreshHashes:
         return None if reason is None else Rejected(reason)
 
     def _field(self, candidate: Candidate) -> str | None:
-        return self._contract.fresh_field(self._block_id, candidate.code)
+        code = candidate.code
+        if code not in self._fields:
+            self._fields[code] = self._contract.fresh_field(self._block_id, code)
+        return self._fields[code]
 
     def _look_up(self, hashes: set[str]) -> None:
         if hashes:
