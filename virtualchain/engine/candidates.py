@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
 from virtualchain.engine.arithmetic import pinned_arithmetic
@@ -9,6 +10,7 @@ from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.shown_op import ShownOp, fields_of, is_as_made
 from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
 from virtualchain.store.failures import is_transient
+
 
 @dataclass(slots=True)
 class Candidate:

@@ -43,8 +43,8 @@ from virtualchain.store.tape import Tape
 _PENDING = queries("pending")
 _MOST_IN_FLIGHT: Final = 50
 _COLLECTED_AFTER: Final = 50_000
-"""New objects after which Python looks for cycles. After every 700, it would go through the ops of a block again
-and again, for a sixth of the time."""
+"""New objects after which Python looks for cycles. After every 700 it would go through the ops of a large
+block again and again, which takes a sixth of the time."""
 
 
 class Landed(NamedTuple):

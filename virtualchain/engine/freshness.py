@@ -21,18 +21,18 @@ class FreshHashes:
         self._lookups = lookups
         self._block_id = block_id
         self._known_at: dict[str, int | None] = {}
-        self._fields: dict[bytes | None, str | None] = {}
-        """By opcode, which field must be one of them."""
 
     def read_ahead(self, candidates: Iterable[Candidate]) -> None:
         """Look up the hashes of many ops together."""
+        if not self._contract.fresh_fields:
+            return
         fields = ((each, self._field(each)) for each in candidates)
         values = (each.op.get(field) for each, field in fields if field is not None)
         self._look_up({value for value in values if is_hash(value)})
 
     def rejection(self, candidate: Candidate) -> Rejected | None:
         """Return why an op is rejected at its turn; None if it has the fresh hash that it must have."""
-        field = self._field(candidate)
+        field = self._field(candidate) if self._contract.fresh_fields else None
         if field is None:
             return None
         reason = malformed(field, candidate.op)
@@ -43,10 +43,7 @@ class FreshHashes:
         return None if reason is None else Rejected(reason)
 
     def _field(self, candidate: Candidate) -> str | None:
-        code = candidate.code
-        if code not in self._fields:
-            self._fields[code] = self._contract.fresh_field(self._block_id, code)
-        return self._fields[code]
+        return self._contract.fresh_field(self._block_id, candidate.code)
 
     def _look_up(self, hashes: set[str]) -> None:
         if hashes:

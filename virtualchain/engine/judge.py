@@ -347,7 +347,7 @@ class _Judge:
         if result is False or isinstance(result, Rejected):
             raise _Undone("refused" if result is False else result.reason)
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
-        if not all(isinstance(op, dict) for op in ops):
+        if result is not None and not all(isinstance(op, dict) for op in ops):
             kinds = ", ".join(sorted({type(op).__name__ for op in ops}))
             raise TypeError(
                 f"db_commit returned {kinds}: expected None, False, a dict or a list of dicts ({_PAGE})"
@@ -355,7 +355,7 @@ class _Judge:
         plain = [fields_of(op) for op in ops]
         try:
             stored = all_to_json(plain)
-            canonical = tuple(self._canonical(candidate, op) for op in plain)
+            canonical = tuple([self._canonical(candidate, op) for op in plain])
         except InvalidOp:
             raise
         except Unserializable as error:

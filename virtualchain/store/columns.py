@@ -108,6 +108,8 @@ class Column:
 
     def text(self, value: object) -> str | None:
         """Return the text of a stored value, as the type's output function writes it."""
+        if type(value) is int or type(value) is str:
+            return str(value)
         match value:
             case None:
                 return None
@@ -226,6 +228,8 @@ class Shape:
 
     def check(self, row: Sequence[object]) -> None:
         """Raise UsageError if a column is null that may not be."""
+        if None not in row:
+            return
         for column, value in zip(self.columns, row, strict=True):
             if value is None and column.is_required:
                 raise UsageError(f"column {column.name} of table {self.table} may not be null")
