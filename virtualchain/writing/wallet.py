@@ -254,18 +254,21 @@ class Wallet:
             f"-rpcwallet={self.name} -stdinwalletpassphrase walletpassphrase 60`, and run this again"
         ) from error
 
+    def _coins(self, satoshi: int) -> str:
+        return write_amount(satoshi, self._source.network)
+
     def _raise_short(self, error: NodeError, amount: int) -> NoReturn:
         ready, later = self.balance()
-        more = f"; {write_amount(later)} BTC more can be spent once confirmed or mature" if later else ""
+        more = f"; {self._coins(later)} more can be spent once confirmed or mature" if later else ""
         if ready > amount + amount // 100 + 100_000:
             # The wallet says the same of coins that it leaves alone.
             raise LongChain(
-                f"{self} has {write_amount(ready)} BTC, but can spend too few of them now: they are locked, "
+                f"{self} has {self._coins(ready)}, but can spend too few of them now: they are locked, "
                 "or at the end of long chains of unconfirmed transactions, which the next block ends"
             ) from error
         raise UsageError(
-            f"{self} has not enough coins: it can spend {write_amount(ready)} BTC, and the outputs take "
-            f"{write_amount(amount)} BTC and a fee{more}"
+            f"{self} has not enough coins: it can spend {self._coins(ready)}, and the outputs take "
+            f"{self._coins(amount)} and a fee{more}"
         ) from error
 
 
