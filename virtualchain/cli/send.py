@@ -33,7 +33,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
     "--to",
     multiple=True,
     metavar="ADDRESS=AMOUNT",
-    help="Pay bitcoins (0.001) or satoshis (546sat) to an address, after the payload. Can be repeated.",
+    help="Pay coins (0.001) or satoshis (546sat) to an address, after the payload. Can be repeated.",
 )
 @click.option(
     "--burn", metavar="AMOUNT", help="Pay to the hash of zeros, for which nobody has a key, after --to."

@@ -158,7 +158,7 @@ class Wallet:
         try:
             funded = self._call("fundrawtransaction", raw.hex(), options, False)
             psbt = self._call("converttopsbt", funded["hex"], False, False)
-            filled = self._call("walletprocesspsbt", psbt, False, "DEFAULT", True)
+            filled = self._process(psbt, sign=False)
         except NodeError as error:
             self._explain(error, sum(output.value for output in outputs))
         with well_formed_of(self._source, "walletprocesspsbt"):
@@ -168,7 +168,7 @@ class Wallet:
         """Return the PSBT with the wallet's signatures."""
         self.require_signing()
         try:
-            signed = self._call("walletprocesspsbt", psbt, True, "DEFAULT", True)
+            signed = self._process(psbt, sign=True)
         except NodeError as error:
             self._explain(error, 0)
         with well_formed_of(self._source, "walletprocesspsbt"):
@@ -232,6 +232,16 @@ class Wallet:
     def _call(self, method: str, *parameters: object) -> Answer:
         """Ask the wallet; whatever it is asked here may be asked twice, as nothing is sent."""
         return self._rpc.call(method, *parameters)
+
+    def _process(self, psbt: str, *, sign: bool) -> Answer:
+        """Have the wallet add what it knows to a PSBT, and signatures of the whole transaction."""
+        try:
+            return self._call("walletprocesspsbt", psbt, sign, "DEFAULT", True)
+        except NodeError as error:
+            answer = node_answer(error)
+            if answer is None or "not a valid sighash" not in answer[1]:
+                raise
+        return self._call("walletprocesspsbt", psbt, sign, "ALL", True)  # a wallet from before Taproot
 
     def _explain(self, error: NodeError, amount: int) -> NoReturn:
         """Raise what an error of the wallet means to a user who wants to pay an amount."""
