@@ -30,6 +30,7 @@ class ShownOp(dict[str, Any]):
 
     def __init__(self, op: Json, make: Callable[[], list[Json]]) -> None:
         super().__init__(op)
+        dict.pop(self, _SENDERS, None)  # an app may have set it
         self._make: Callable[[], list[Json]] | None = make
 
     @property

@@ -118,6 +118,12 @@ def test_senders_are_made_once() -> None:
         shown()["none"]
 
 
+def test_senders_are_those_of_the_transaction() -> None:
+    """Whatever an app has put in their place."""
+    op = ShownOp({**EAGER, SENDERS: "mine"}, lambda: [{"value": 9}])
+    assert op[SENDERS] == [{"value": 9}]
+
+
 def test_fields_are_what_the_engine_did_not_add() -> None:
     """An app may return an op of its own, with keys of the engine or without."""
     assert fields_of(shown()) == fields_of(EAGER) == fields_of({"name": "a"}) == {"name": "a"}
