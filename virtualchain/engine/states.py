@@ -119,8 +119,6 @@ class TableState:
         self._defers = log.has_deferrable_constraints(tables)
         self._number = EMPTY
         self._hash = digest_number(self._number)
-        self._next: bytes | None = None
-        """The number after the block in which callbacks ran, if it is known without asking."""
 
     def load(self, cursor: int | None) -> bool:  # noqa: ARG002 - the log knows
         """Load the number under the state hash; the rows are in place."""
@@ -142,11 +140,7 @@ class TableState:
         self.db_state.end_calls()
         if self._defers:
             self._log.check_constraints()
-        self._next = None
-        if self.db_state.knows_changes:
-            self.db_state.flush()  # the server writes the rows meanwhile
-            self._next = self._history.number_after(self._number, self.db_state.rows.changes())
-        else:
+        if not self.db_state.knows_changes:
             self._history.ask_changes(self._entered)
         self.db_state.end()
 
@@ -173,8 +167,8 @@ class TableState:
         """Update the hash by the rows that the block changed."""
         if self._entered != block_id:  # no callback ran
             number = self._number
-        elif self._next is not None:
-            number = self._next
+        elif self.db_state.knows_changes:
+            number = self._history.number_after(self._number, self.db_state.rows.changes())
             self.db_state.rows.forget()
         else:
             number = self._history.state_number(self._number)

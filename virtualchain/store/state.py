@@ -286,10 +286,6 @@ class State:
         """Whether `rows` knows all that the block changed: no statement changed anything."""
         return not self.has_written
 
-    def flush(self) -> None:
-        """Have the server begin with what was sent ahead."""
-        self._pipeline.flush()
-
     def end(self) -> None:
         """Wait for what was sent ahead."""
         self._pipeline.wait()
