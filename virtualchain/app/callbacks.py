@@ -188,7 +188,8 @@ class Callbacks:
         return op
 
     def _handler(self, block_id: int, opcode: bytes, op: Json) -> Handler | None:
-        return self._handlers[SPEND if op.get("virtualchain_is_spend") else opcode].at(block_id)
+        is_spend = SPEND in self._handlers and op.get("virtualchain_is_spend")
+        return self._handlers[SPEND if is_spend else opcode].at(block_id)
 
     def _keys(self, block_id: int, opcode: bytes, op: Json) -> Keys:
         """Call the `keys` of an op's opcode."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from virtualchain.app.code import Code
 from virtualchain.app.ddl import bare_sql, with_comments, without_comments
@@ -41,6 +41,19 @@ class Callback:
                 return self.function(*arguments, db_state=db_state)
             case "never":
                 return self.function(*arguments)
+
+
+class FieldRules(NamedTuple):
+    """What holds for the fields of one opcode's ops at a height."""
+
+    hashed: tuple[str, ...] | None
+    """Those that enter the consensus hash, in order; None: all, sorted."""
+    types: Mapping[str, FieldType]
+    """The types of those that were declared with one."""
+
+    def hashed_fields(self, op: Mapping[str, object]) -> Sequence[str]:
+        """Return the fields of an op that enter the consensus hash, in order."""
+        return sorted(op) if self.hashed is None else self.hashed
 
 
 def no_encoder(block_id: int, opcode: bytes) -> None:
@@ -149,15 +162,11 @@ class Contract:
         """Whether a callback looks at an op before or after the op's own turn."""
         return self.check_sees_ops or self.scan is not None or self.final is not None
 
-    def hashed_fields(self, block_id: int, opcode: bytes | None, op: Mapping[str, object]) -> Sequence[str]:
-        """Return the fields of an op that enter the consensus hash, in order: all, sorted, if undeclared."""
+    def field_rules(self, block_id: int, opcode: bytes | None) -> FieldRules:
+        """Return what holds for the fields of an opcode's ops at a height."""
         declared = self._fields(block_id, opcode)
-        return sorted(op) if declared is None else tuple(declared)
-
-    def field_types(self, block_id: int, opcode: bytes | None) -> Mapping[str, FieldType]:
-        """Return the types of an opcode's fields; none if they were declared without."""
-        declared = self._fields(block_id, opcode)
-        return declared if isinstance(declared, Mapping) else {}
+        types = declared if isinstance(declared, Mapping) else {}
+        return FieldRules(None if declared is None else tuple(declared), types)
 
     def fresh_field(self, block_id: int, opcode: bytes | None) -> str | None:
         """Return the field of an opcode's ops that must be a fresh consensus hash; None if none must."""

@@ -170,7 +170,7 @@ def _check_fresh_fields(contract: Contract) -> None:
     for opcode, rules in contract.fresh_fields.items():
         for block_id in sorted({0, *contract.activations, *(block_id for block_id, _ in rules)}):
             name = contract.fresh_field(block_id, opcode)
-            kind = None if name is None else contract.field_types(block_id, opcode).get(name)
+            kind = None if name is None else contract.field_rules(block_id, opcode).types.get(name)
             if kind is not None and kind.problem("0" * 32) is not None:
                 raise InvalidApp(
                     f"app {contract.name!r}: field {name!r} of opcode {opcode!r} must be a fresh consensus "

@@ -193,7 +193,7 @@ class _Writing:
         self._opcode = opcode
         self._block_id = block_id
         self._around = around
-        self._types = contract.field_types(block_id, opcode)
+        self._rules = contract.field_rules(block_id, opcode)
         self._fresh = contract.fresh_field(block_id, opcode)
 
     def payload(self, fields: Mapping[str, object], consensus_hash: str | None, *, reads_back: bool) -> bytes:
@@ -250,7 +250,7 @@ class _Writing:
             raise self._wrong(
                 f"{quoted(str(consensus_hash))} is not a consensus hash: 32 lower-case hex digits"
             )
-        for name, kind in self._types.items():
+        for name, kind in self._rules.types.items():
             problem = kind.problem(arguments[name]) if name in arguments else None
             if problem is not None:
                 raise self._wrong(f"field {name!r}: {problem}; it must be {kind}")
@@ -312,8 +312,8 @@ class _Writing:
             )
             if isinstance(op, dict):
                 to_json(op)
-                require_types(op, self._types)
-                for name in self._contract.hashed_fields(self._block_id, self._opcode, op):
+                require_types(op, self._rules.types)
+                for name in self._rules.hashed_fields(op):
                     if name in op:
                         text_of(op[name], name)
                 return op

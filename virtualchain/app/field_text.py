@@ -44,7 +44,7 @@ def read_fields(
     begins like a list, an object or a text in JSON is read as JSON, and everything else is text. Raises
     UsageError for a value that is not what its field is.
     """
-    declared = contract.field_types(block_id, opcode)
+    declared = contract.field_rules(block_id, opcode).types
     hints = _annotations(contract.encoder(block_id, opcode))
     values: dict[str, object] = {}
     for name, text in texts.items():

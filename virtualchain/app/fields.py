@@ -88,15 +88,18 @@ class _Copier:
     def fields(self, fields: Mapping[str, object]) -> dict[str, Any]:
         """Copy one op."""
         return {
-            self._text(name, "a field's name"): (
-                value if self._is_plain(value) else self._value(value, name, 1)
+            name if type(name) is str and self._is_plain(name, 0) else self._text(name, "a field's name"): (
+                value if self._is_plain(value, _VALUE) else self._value(value, name, 1)
             )
             for name, value in fields.items()
         }
 
-    def _is_plain(self, value: object) -> bool:
-        """Return whether a value is one of those that most are, and its own copy; then count it."""
-        kind, size = type(value), _VALUE
+    def _is_plain(self, value: object, size: int) -> bool:
+        """Return whether a value is one of those that most are, and its own copy; then count it.
+
+        `size` is what it counts beside its characters.
+        """
+        kind = type(value)
         if kind is str:
             if not value.isascii() or "\0" in value:  # type: ignore[attr-defined,operator] # it is text
                 return False

@@ -424,7 +424,7 @@ class _LogAudit:
             if texts is None or not isinstance(fields, dict):
                 yield self._fault_of("its opcode or its form is not that of the op that was hashed", op)
             elif self._contract is not None:
-                names = self._contract.hashed_fields(op.block_id, op.code, fields)
+                names = self._contract.field_rules(op.block_id, op.code).hashed_fields(fields)
                 values = [fields.get(name) for name in names]
                 if len(names) != len(texts) or not all(map(_is_text_of, texts, values)):
                     yield self._fault_of("its fields are not those that were hashed", op)

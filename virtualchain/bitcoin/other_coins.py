@@ -49,6 +49,7 @@ _LITECOIN: Final = (
     Network(
         name="litecoin",
         coin="Litecoin",
+        unit="LTC",
         chain="main",
         message_start=bytes.fromhex("fbc0b6db"),
         genesis_hash="12a765e31ffd4059bada1e25190f6e98c99d9714d334efa41a195a7e7e04bfe2",
@@ -77,6 +78,7 @@ _LITECOIN: Final = (
     Network(
         name="litecoin-testnet",
         coin="Litecoin",
+        unit="LTC",
         chain="test",
         message_start=bytes.fromhex("fdd2c8f1"),
         genesis_hash="4966625a4b2851d9fdee139e56211a0d88575f59ed816ff5e6a63deb4e3e29a0",
@@ -106,6 +108,7 @@ _LITECOIN: Final = (
     Network(
         name="litecoin-regtest",
         coin="Litecoin",
+        unit="LTC",
         chain="regtest",
         message_start=bytes.fromhex("fabfb5da"),
         genesis_hash="530827f38f93b43ed12af0b3ad25a288dc02ed74d6d7857862df51fc56c416f9",
@@ -135,6 +138,7 @@ _NAMECOIN: Final = (
     Network(
         name="namecoin",
         coin="Namecoin",
+        unit="NMC",
         chain="main",
         message_start=bytes.fromhex("f9beb4fe"),
         genesis_hash="000000000062b72c5e2ceb45fbc8587e807c155b0da735e6483dfba2f0a9c770",
@@ -159,6 +163,7 @@ _NAMECOIN: Final = (
     Network(
         name="namecoin-testnet",
         coin="Namecoin",
+        unit="NMC",
         chain="test",
         message_start=bytes.fromhex("fabfb5fe"),
         genesis_hash="00000007199508e34a9ff81e6ec0c477a4cccff2a4767a8eee39c11db367b008",
@@ -183,6 +188,7 @@ _NAMECOIN: Final = (
     Network(
         name="namecoin-regtest",
         coin="Namecoin",
+        unit="NMC",
         chain="regtest",
         message_start=bytes.fromhex("fabfb5da"),
         genesis_hash="0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
@@ -208,6 +214,7 @@ _DOGECOIN: Final = (
     Network(
         name="dogecoin",
         coin="Dogecoin",
+        unit="DOGE",
         chain="main",
         message_start=bytes.fromhex("c0c0c0c0"),
         genesis_hash="1a91e3dace36e2be3bf030a65679fe821aa1d6ef92e7c9902eb318182c355691",
@@ -236,6 +243,7 @@ _DOGECOIN: Final = (
     Network(
         name="dogecoin-testnet",
         coin="Dogecoin",
+        unit="DOGE",
         chain="test",
         message_start=bytes.fromhex("fcc1b7dc"),
         genesis_hash="bb0a78264637406b6360aad926284d544d7049f45189db5664f3c4d07350559e",
@@ -265,6 +273,7 @@ _DOGECOIN: Final = (
     Network(
         name="dogecoin-regtest",
         coin="Dogecoin",
+        unit="DOGE",
         chain="regtest",
         message_start=bytes.fromhex("fabfb5da"),
         genesis_hash="3d2160a3b5dc4a9d62e7e66a295f70313ac808440ef7400d6c0772171ce973a5",

@@ -21,6 +21,7 @@ LARGEST_AMOUNT: Final = 10**18
 
 _NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_UNIT: Final = re.compile(r"[A-Za-z]{1,10}")
 _PREFIX: Final = re.compile(r"[a-z0-9]{1,83}")
 _SCRYPT_MEMORY: Final = 1 << 20
 """Bytes that scrypt may take: it needs 128 KiB and some."""
@@ -44,6 +45,8 @@ class Network:
     signet, regtest, and signet- with eight hex digits."""
     coin: str = "Bitcoin"
     """The name of the node's data folder, as on macOS and Windows; on Linux it is a dot and small letters."""
+    unit: str = "BTC"
+    """The sign of its coin, of 10^8 base units, behind amounts."""
     chain: str
     """The node's name for it, as `getblockchaininfo` returns it: main, test, regtest."""
     message_start: bytes
@@ -116,6 +119,7 @@ class Network:
             ),
             ("message_start", _has_bytes(self.message_start, 4), "4 bytes"),
             ("genesis_hash", _matches(_HASH, self.genesis_hash), "64 hex digits, in display order"),
+            ("unit", _matches(_UNIT, self.unit), "up to ten letters"),
             ("rpc_port", _is_number(self.rpc_port, 1, 65_535), "a port"),
             ("p2pkh", _has_bytes(self.p2pkh, 1, 2), "1 or 2 bytes"),
             ("p2sh", _has_bytes(self.p2sh, 1, 2), "1 or 2 bytes"),

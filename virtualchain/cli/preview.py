@@ -45,7 +45,7 @@ _CHANGE: Final = 100_000
     "--to",
     multiple=True,
     metavar="ADDRESS=AMOUNT",
-    help="Pay bitcoins (0.001) or satoshis (546sat) to an address, after the payload. Can be repeated.",
+    help="Pay coins (0.001) or satoshis (546sat) to an address, after the payload. Can be repeated.",
 )
 @click.option("--burn", metavar="AMOUNT", help="Pay to the hash of zeros, after --to.")
 @click.option(

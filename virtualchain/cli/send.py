@@ -16,6 +16,7 @@ from virtualchain.errors import InputRefused, StoreError, UsageError
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.node.node import NodeSource
+    from virtualchain.bitcoin.parameters import Network
     from virtualchain.bitcoin.source import Tip
     from virtualchain.writing.batch import Line
     from virtualchain.writing.orders import Sent, Terms
@@ -32,7 +33,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
     "--to",
     multiple=True,
     metavar="ADDRESS=AMOUNT",
-    help="Pay bitcoins (0.001) or satoshis (546sat) to an address, after the payload. Can be repeated.",
+    help="Pay coins (0.001) or satoshis (546sat) to an address, after the payload. Can be repeated.",
 )
 @click.option(
     "--burn", metavar="AMOUNT", help="Pay to the hash of zeros, for which nobody has a key, after --to."
@@ -142,7 +143,7 @@ def send(
         if chosen["wait"] and sent.status == "sent":
             say(f"sent transaction {sent.txid}; waiting for what app {sent.app} makes of it")
             _wait_for(sent, sender, chosen["timeout"], began)
-        _write_sent(options, sent)
+        _write_sent(options, sent, sender.source.network)
         _end(sent)
 
 
@@ -286,7 +287,7 @@ def _wait_for(sent: "Sent", sender: "InputSender", timeout: float | None, began:
     wait.until_decided(timeout)
 
 
-def _write_sent(options: Options, sent: "Sent") -> None:
+def _write_sent(options: Options, sent: "Sent", network: "Network") -> None:
     """Print what became of an input."""
     if options.settings.json:
         write_json(sent.as_dict())
@@ -311,7 +312,7 @@ def _write_sent(options: Options, sent: "Sent") -> None:
         "payload": sent.payload.hex(),
         "fee": None
         if sent.fee is None
-        else f"{write_amount(sent.fee)} BTC, {sent.fee_rate} satoshi per vbyte",
+        else f"{write_amount(sent.fee, network)}, {sent.fee_rate} satoshi per vbyte",
     }
     if sent.verdict is not None and sent.status in {"checked", "unsigned", "sent", "waiting"}:
         fields["preview"] = "accepted" if sent.verdict.is_accepted else "refused"

@@ -33,7 +33,7 @@ def _opcode(contract: Contract, code: bytes) -> Json:
         encode = contract.encoder(NEWEST, code)
     except UsageError:
         encode = None
-    types = contract.field_types(NEWEST, code)
+    types = contract.field_rules(NEWEST, code).types
     fresh = {"consensus_hash", contract.fresh_field(NEWEST, code)}
     fields = []
     for name, item in inspect.signature(encode).parameters.items() if encode is not None else ():

@@ -2,26 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
 from virtualchain.engine.arithmetic import pinned_arithmetic
 from virtualchain.engine.halting import contained, halt
+from virtualchain.engine.shown_op import ShownOp, fields_of, is_as_made
 from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
 from virtualchain.store.failures import is_transient
-
-ENGINE_KEYS: Final = (
-    "virtualchain_txid",
-    "virtualchain_txindex",
-    "virtualchain_opcode",
-    "virtualchain_senders",
-    "virtualchain_fee",
-    "virtualchain_outputs",
-    "virtualchain_is_spend",
-    "virtualchain_spends",
-)
-"""What the engine adds to an op for the callbacks to see; never hashed or stored."""
 
 
 @dataclass(slots=True)
@@ -61,9 +49,8 @@ class Candidate:
 
     def shed(self) -> None:
         """Free what `complete` would make again: all that it has made, if the app has left it as it was."""
-        fields = {name: value for name, value in self.op.items() if name not in ENGINE_KEYS}
-        completed = self._completed(fields)
-        if completed == self.op and list(completed) == list(self.op):
+        fields = fields_of(self.op)
+        if isinstance(self.op, ShownOp) and is_as_made(self.op, self._completed(fields)):
             self.op, self.is_whole = fields, False
         self.source.forget()
 
@@ -71,18 +58,19 @@ class Candidate:
         """Begin with an op that has its fields alone."""
         self.op, self.is_whole = op, False
 
-    def _completed(self, fields: Json) -> Json:
-        item = self.source
+    def _completed(self, fields: Json) -> ShownOp:
+        item, shown = self.source, self.shown
         completed = {
             **fields,
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": self.opcode,
-            **self.shown.fields(),
+            "virtualchain_fee": item.fee,
         }
-        if self.shown.tracks:
+        if shown.tracks:
+            completed["virtualchain_outputs"] = shown.outputs()
             completed["virtualchain_is_spend"] = self.payload is None
-        return completed
+        return ShownOp(completed, shown.senders)
 
 
 @dataclass(slots=True)
@@ -95,23 +83,27 @@ class Described:
     tracks: bool
     """Whether the app tracks outputs."""
     is_shared: bool = False
-    _fields: Json | None = None
+    _senders: list[Json] | None = None
+    _outputs: Lazy[Json] | None = None
 
     def senders(self) -> list[Json]:
         """Return the senders as callbacks get them."""
+        if self._senders is not None:
+            return self._senders
         describe = Sender.as_dict_with_height if self.with_heights else Sender.as_dict
-        return [describe(sender) for sender in self.source.senders]
-
-    def fields(self) -> Json:
-        """Return the keys that an op gets."""
-        if self._fields is not None:
-            return self._fields
-        fields: Json = {"virtualchain_senders": self.senders(), "virtualchain_fee": self.source.fee}
-        if self.tracks:
-            fields["virtualchain_outputs"] = Lazy(_as_dicts, self.source.outputs)
+        senders = [describe(sender) for sender in self.source.senders]
         if self.is_shared:
-            self._fields = fields
-        return fields
+            self._senders = senders
+        return senders
+
+    def outputs(self) -> Lazy[Json]:
+        """Return the outputs as ops show them."""
+        if self._outputs is not None:
+            return self._outputs
+        outputs = Lazy(_as_dicts, self.source.outputs)
+        if self.is_shared:
+            self._outputs = outputs
+        return outputs
 
 
 def _as_dicts(outputs: Sequence[Output]) -> tuple[Json, ...]:

@@ -15,11 +15,12 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.fields import all_to_json
-from virtualchain.engine.candidates import ENGINE_KEYS, Candidate
+from virtualchain.engine.candidates import Candidate
 from virtualchain.engine.care import FULL_CARE, Care, NeedsCare
 from virtualchain.engine.judge import Verdicts
 from virtualchain.engine.machine import Looked, Machine
 from virtualchain.engine.options import Options
+from virtualchain.engine.shown_op import fields_of
 from virtualchain.engine.states import AppState, OpaqueState, TableState, loads_files
 from virtualchain.errors import InvalidOp, Unserializable, UsageError
 from virtualchain.model import Block, Json, ScannedBlock
@@ -225,7 +226,7 @@ def _rows(rows: LogRows) -> list[list[Any]]:
 
 def _parsed(candidate: Candidate) -> Json | None:
     """Return what a refused input was parsed as, if it was, and as far as JSON can show it."""
-    fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
+    fields = fields_of(candidate.op)
     with suppress(InvalidOp, Unserializable):
         return all_to_json([fields])[0] if fields else None
     return None

@@ -52,7 +52,7 @@ class contained:  # noqa: N801 - used as `with contained():`, which is entered f
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception | SystemExit | GeneratorExit):
+        if error is None or not isinstance(error, Exception | SystemExit | GeneratorExit):
             return
         if _is_quit(error):
             raise DebuggerQuit("the debugger was quit") from error

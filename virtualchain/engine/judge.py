@@ -1,7 +1,7 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol, TypeVar
 import psycopg
 
 from virtualchain import consensus
-from virtualchain.app.contract import Callback, Contract
-from virtualchain.app.field_types import FieldType, require_types
+from virtualchain.app.contract import Callback, Contract, FieldRules
+from virtualchain.app.field_types import require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.app.handlers import Rejected, opcode_name
 from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
@@ -20,12 +20,13 @@ from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.bitcoin.transaction import split_outpoints
 from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.arithmetic import pinned_arithmetic
-from virtualchain.engine.candidates import ENGINE_KEYS, Candidate, Described
+from virtualchain.engine.candidates import Candidate, Described
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.freshness import FreshHashes
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.lookups import Lookups
 from virtualchain.engine.options import Tally
+from virtualchain.engine.shown_op import fields_of
 from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
@@ -37,6 +38,8 @@ from virtualchain.store.tables import Tables
 T = TypeVar("T")
 
 _PAGE: Final = "docs/mistakes.md#results"
+_CONTAINED: Final = contained()
+_WITHOUT_SAVEPOINT: Final = nullcontext()
 
 
 class SentAhead(Protocol):
@@ -157,7 +160,7 @@ class _Judge:
         self._in_turn = False
         """Whether then an op is complete only in its turn, because nobody looks at it at any other time."""
         self._verdicts = Verdicts()
-        self._types: dict[bytes | None, Mapping[str, FieldType]] = {}
+        self._rules: dict[bytes | None, FieldRules] = {}
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
@@ -265,10 +268,10 @@ class _Judge:
     def _require_storable(self, code: bytes | None, op: Json) -> None:
         """Refuse what does not fit its type or cannot be stored or hashed, before the app builds on it."""
         to_json(op)
-        types = self._types_of(code)
-        require_types(op, types)
-        for name in self._contract.hashed_fields(self._block.block_id, code, op):
-            if name in op and name not in types:
+        rules = self._rules_of(code)
+        require_types(op, rules.types)
+        for name in rules.hashed_fields(op):
+            if name in op and name not in rules.types:
                 consensus.text_of(op[name], name)
 
     def _read_ahead(self, parsed: Sequence[Candidate]) -> None:
@@ -280,7 +283,7 @@ class _Judge:
             if self._in_turn:
                 candidate.complete()
             try:
-                with contained():
+                with _CONTAINED:
                     keys = self._contract.keys(self._block.block_id, candidate.opcode, candidate.op)
                     for table, named in keys.items():
                         keys_by_table.setdefault(table, []).extend(named)
@@ -344,15 +347,15 @@ class _Judge:
         if result is False or isinstance(result, Rejected):
             raise _Undone("refused" if result is False else result.reason)
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
-        if not all(isinstance(op, dict) for op in ops):
+        if result is not None and not all(isinstance(op, dict) for op in ops):
             kinds = ", ".join(sorted({type(op).__name__ for op in ops}))
             raise TypeError(
                 f"db_commit returned {kinds}: expected None, False, a dict or a list of dicts ({_PAGE})"
             )
-        plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
+        plain = [fields_of(op) for op in ops]
         try:
             stored = all_to_json(plain)
-            canonical = tuple(self._canonical(candidate, op) for op in plain)
+            canonical = tuple([self._canonical(candidate, op) for op in plain])
         except InvalidOp:
             raise
         except Unserializable as error:
@@ -368,15 +371,16 @@ class _Judge:
         )
 
     def _canonical(self, candidate: Candidate, op: Json) -> bytes:
-        fields = self._contract.hashed_fields(self._block.block_id, candidate.code, op)
-        serialized = consensus.serialize_op(candidate.opcode, op, fields)
-        require_types(op, self._types_of(candidate.code))
+        rules = self._rules_of(candidate.code)
+        serialized = consensus.serialize_op(candidate.opcode, op, rules.hashed_fields(op))
+        require_types(op, rules.types)
         return serialized
 
-    def _types_of(self, code: bytes | None) -> Mapping[str, FieldType]:
-        if code not in self._types:
-            self._types[code] = self._contract.field_types(self._block.block_id, code)
-        return self._types[code]
+    def _rules_of(self, code: bytes | None) -> FieldRules:
+        rules = self._rules.get(code)
+        if rules is None:
+            rules = self._rules[code] = self._contract.field_rules(self._block.block_id, code)
+        return rules
 
     def _hook(self, name: str, callback: Callback | None, ops: list[Json]) -> None:
         if callback is None:
@@ -384,7 +388,7 @@ class _Judge:
         self._begin_call()
         try:
             try:
-                with contained():
+                with _CONTAINED:
                     callback(self._block.block_id, ops, db_state=self._state.db_state)
             finally:
                 self._raise_hidden_failure()
@@ -404,9 +408,9 @@ class _Judge:
         is_careful = self._begin_call()
         before = _copied(candidate.op) if is_careful else {}
         try:
-            with self._state.savepoint() if is_careful else nullcontext():
+            with self._state.savepoint() if is_careful else _WITHOUT_SAVEPOINT:
                 try:
-                    with contained():
+                    with _CONTAINED:
                         result = run(candidate)
                 finally:
                     self._raise_hidden_failure()
@@ -437,7 +441,7 @@ class _Judge:
 
     def _halt(self, callback: str, candidate: Candidate, error: Exception) -> AppHalted:
         """Describe a failed callback and what it was called with: the payload, or the op that it became."""
-        fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
+        fields = fields_of(candidate.op)
         payload = candidate.payload
         content = (
             "without a payload" if payload is None else f"with the payload {payload.hex() or 'of no bytes'}"

@@ -108,6 +108,8 @@ class TableState:
         self.db_state = State(
             connection, log, contract.window, tables, network=network, tracks=contract.tracks
         )
+        self.failure = self.db_state.failure
+        self.wrote = self.db_state.wrote
         self.number: bytes | None = None
         self._log = log
         self._tables = tables
@@ -160,14 +162,6 @@ class TableState:
     def undo(self) -> None:
         """Bring back what was not written before the call."""
         self.db_state.undo()
-
-    def failure(self) -> Exception | None:
-        """Return the failed statement that aborted the transaction."""
-        return self.db_state.failure()
-
-    def wrote(self) -> bool:
-        """Return whether a statement that may write has run."""
-        return self.db_state.wrote()
 
     def digest(self, block_id: int) -> str:
         """Update the hash by the rows that the block changed."""

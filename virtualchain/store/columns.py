@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
+from operator import is_
 from typing import Any, Final
 
 from virtualchain.errors import UsageError
@@ -18,8 +19,8 @@ from virtualchain.store.values import base_value, to_database
 Values = tuple[Any, ...]
 """The values of a row, or of a key, in the order of the columns."""
 
-_INTEGERS: Final = {"int2": 15, "int4": 31, "int8": 63}
-"""Bits of the largest value of each type."""
+_INTEGERS: Final = {f"int{size}": range(-(1 << 8 * size - 1), 1 << 8 * size - 1) for size in (2, 4, 8)}
+"""The values of each type."""
 _KINDS: Final = {
     "bool": bool,
     "int2": int,
@@ -71,8 +72,7 @@ class Column:
         Raises TypeError for a value of another type, ValueDoesNotFit and Unserializable for one that does
         not fit.
         """
-        bits = _INTEGERS.get(self.kind)
-        if type(value) is int and bits is not None and -(1 << bits) <= value < 1 << bits:
+        if type(value) is int and value in _INTEGERS.get(self.kind, ()):
             return value  # nearly always
         value = base_value(value)
         if value is None:
@@ -98,6 +98,8 @@ class Column:
         return self.fit(self._number_of(amount))
 
     def _number_of(self, amount: object) -> object:
+        if type(amount) is int and self.kind in _INTEGERS and amount in _INTEGERS["int8"]:
+            return amount  # nearly always
         amount = base_value(amount)
         if type(amount) not in _NUMBERS or _KINDS[self.kind] not in _NUMBERS:
             raise TypeError(f"column {self.name} has the type {self.type}: {amount!r} cannot be added to it")
@@ -106,6 +108,8 @@ class Column:
 
     def text(self, value: object) -> str | None:
         """Return the text of a stored value, as the type's output function writes it."""
+        if type(value) is int or type(value) is str:
+            return str(value)
         match value:
             case None:
                 return None
@@ -141,8 +145,7 @@ class Column:
             return self._numeric(Decimal(value))
         if isinstance(value, Decimal):  # as an assignment rounds it
             value = int(value.quantize(Decimal(1), ROUND_HALF_UP, _EXACT))
-        bits = _INTEGERS[self.kind]
-        if not -(1 << bits) <= value < 1 << bits:
+        if value not in _INTEGERS[self.kind]:
             raise ValueDoesNotFit
         return value
 
@@ -193,30 +196,17 @@ class Shape:
 
     def fit_key(self, key: object) -> Values:
         """Return a key as the server would store it; raise as `Column.fit` does."""
-        parts = self._parts(key)
-        return tuple(self.columns[place].fit(part) for place, part in zip(self.key, parts, strict=True))
+        return self._fit(self._parts(key))
 
     def find_key(self, key: object) -> Values | None:
         """Return a key by which to look for a row; None if no row can have it."""
-        try:
-            fitted = self.fit_key(key)
-        except ValueDoesNotFit:
-            return None
-        parts = tuple(map(base_value, self._parts(key)))
-        return fitted if fitted == parts and None not in parts else None
+        return self._find(self._parts(key))
 
     def find_prefix(self, prefix: tuple[object, ...], *, may_be_empty: bool = False) -> Values | None:
         """Return the beginning of a key by which to look for rows; None if no row can have it."""
         if not (0 if may_be_empty else 1) <= len(prefix) < len(self.key):
             raise UsageError(f"keys of table {self.table} do not begin with {len(prefix)} values: {prefix!r}")
-        try:
-            fitted = tuple(
-                self.columns[place].fit(part) for place, part in zip(self.key, prefix, strict=False)
-            )
-        except ValueDoesNotFit:
-            return None
-        parts = tuple(map(base_value, prefix))
-        return fitted if fitted == parts and None not in parts else None
+        return self._find(prefix)
 
     def row(self, values: Mapping[str, object]) -> Values:
         """Return a row as the server would store it; what is left out gets its default."""
@@ -238,6 +228,8 @@ class Shape:
 
     def check(self, row: Sequence[object]) -> None:
         """Raise UsageError if a column is null that may not be."""
+        if None not in row:
+            return
         for column, value in zip(self.columns, row, strict=True):
             if value is None and column.is_required:
                 raise UsageError(f"column {column.name} of table {self.table} may not be null")
@@ -252,6 +244,23 @@ class Shape:
     def texts(self, row: Values) -> list[str | None]:
         """Return the texts of a row's columns, as they enter the state hash."""
         return [column.text(value) for column, value in zip(self.columns, row, strict=True)]
+
+    @cached_property
+    def _key_columns(self) -> tuple[Column, ...]:
+        return tuple(self.columns[place] for place in self.key)
+
+    def _fit(self, parts: tuple[object, ...]) -> Values:
+        """Return values of the key's columns, or the first of them, as the server would store them."""
+        return tuple([column.fit(part) for column, part in zip(self._key_columns, parts, strict=False)])
+
+    def _find(self, parts: tuple[object, ...]) -> Values | None:
+        """Return what `_fit` does; None if no row can have these values."""
+        try:
+            fitted = self._fit(parts)
+        except ValueDoesNotFit:
+            return None
+        is_same = all(map(is_, fitted, parts)) or fitted == tuple(map(base_value, parts))
+        return fitted if is_same and None not in fitted else None
 
     def _parts(self, key: object) -> tuple[object, ...]:
         parts = key if isinstance(key, tuple) else (key,)

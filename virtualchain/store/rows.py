@@ -64,7 +64,7 @@ class Call:
         """Rows as they were before they were changed or written, if the call may have to be undone."""
 
     def begin(self, *, may_be_undone: bool) -> None:
-        """Begin a call."""
+        """Begin a call, to which `Rows.undo` returns if it may be undone."""
         self.may_be_undone = may_be_undone
         self.has_changed = False
         self.journal.clear()
@@ -131,6 +131,9 @@ class Rows:
 
     def row(self, key: Values) -> _Row:
         """Return what is known of a key; read it if nothing is."""
+        row = self._known.get(key)
+        if row is not None:
+            return row
         if not self._is_known(key):
             self._read(key)
         return self._known[key]
@@ -264,7 +267,8 @@ class Rows:
         row = self.row(key)
         if values is not None:
             self.shape.check_sizes(row.now, values)
-        self._note(key, row)
+        if self._call.may_be_undone:
+            self._note(key, row)
         row.now = values
         if not row.is_dirty:
             self._dirty.append(key)
@@ -274,8 +278,9 @@ class Rows:
     def write(self) -> None:
         """Write what was changed, with its history."""
         known = self._known
-        for key in self._dirty:
-            self._note(key, known[key])
+        if self._call.may_be_undone:
+            for key in self._dirty:
+                self._note(key, known[key])
         for keys in _parts([key for key in self._dirty if known[key].now is None]):
             self._statements.bear(self._call.block_id, [key for key in keys if known[key].was_put])
             self._statements.remove(self._call.block_id, keys)
@@ -321,8 +326,7 @@ class Rows:
         return None if row is None else self.shape.texts(row)
 
     def _note(self, key: Values, row: _Row) -> None:
-        if self._call.may_be_undone:
-            self._call.journal.append((self, key, copy(row)))
+        self._call.journal.append((self, key, copy(row)))
 
 
 class _Statements:

@@ -183,7 +183,7 @@ class Table(Generic[Row]):
         return row
 
     def _dict(self, row: "list[Any] | Values") -> Row:
-        return cast("Row", dict(zip(self._rows.shape.names, row, strict=True)))
+        return dict(zip(self._rows.shape.names, row, strict=True))  # type: ignore[return-value]  # as its caller says
 
     def _row_or_default(self, key: "Values") -> "Values":
         return self._rows.row(key).now or self._rows.shape.default_row(key)

@@ -34,6 +34,9 @@ class Tables:
         self._tracks = tracks
         self._refused: dict[str, str] = {}
         self._call = Call(pipeline_of(connection))
+        self.begin_call = self._call.begin
+        self._tables: dict[str, Table[Any]] = {}
+        """Those that callbacks have asked for."""
         for projection in projections(connection, schema):
             shape = _read_shape(connection, projection)
             if isinstance(shape, Shape):
@@ -46,16 +49,15 @@ class Tables:
 
     def table(self, name: str) -> Table[Any]:
         """Return a table; raise UsageError if there is none, or one that only statements can handle."""
-        return Table(self._rows_of(name))
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = Table(self._rows_of(name))
+        return table
 
     def begin(self, block_id: int) -> None:
         """Start a new block."""
         self._call.block_id = block_id
         self.forget()
-
-    def begin_call(self, *, may_be_undone: bool) -> None:
-        """Begin a call, to which `undo` returns if it may be undone."""
-        self._call.begin(may_be_undone=may_be_undone)
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""

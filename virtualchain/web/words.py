@@ -295,15 +295,15 @@ def size(count: int | None) -> str:
     raise AssertionError("there is a largest unit")
 
 
-def amount(satoshis: int | None) -> str:
-    """Write an amount: few satoshis as such, more of them as bitcoins with all digits."""
+def amount(satoshis: int | None, unit: str = "BTC") -> str:
+    """Write an amount: few satoshis as such, more of them, and those of other chains, with all digits."""
     if satoshis is None:
         return _NOTHING
     satoshis = int(satoshis)
-    if abs(satoshis) < _FEW:
+    if abs(satoshis) < _FEW and unit == "BTC":
         return f"{satoshis:,} sat"
     whole_coins, rest = divmod(abs(satoshis), _BITCOIN)
-    return f"{'-' if satoshis < 0 else ''}{whole_coins:,}.{rest:08d} BTC"
+    return f"{'-' if satoshis < 0 else ''}{whole_coins:,}.{rest:08d} {unit}".rstrip()
 
 
 def duration(value: object) -> str:

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from virtualchain.bitcoin.transaction import MAX_MONEY
+from virtualchain.bitcoin.parameters import Network
 from virtualchain.errors import UsageError, quoted
 
 BITCOIN: Final = 100_000_000
@@ -19,22 +19,24 @@ def read_amount(text: str) -> int:
     """Read bitcoins such as `0.001`, or satoshis such as `546sat`; return satoshis. Raises UsageError."""
     text = text.strip()
     if satoshi := _SATOSHI.fullmatch(text):
-        amount = int(satoshi[1])
-    elif bitcoins := _AMOUNT.fullmatch(text):
-        amount = int(bitcoins[1]) * BITCOIN + int((bitcoins[2] or "").ljust(8, "0"))
-    else:
-        raise UsageError(
-            f"{quoted(text)} is not an amount: write bitcoins with up to eight decimals, such as 0.001, or "
-            "satoshis, such as 546sat"
-        )
-    if amount > MAX_MONEY:
-        raise UsageError(f"{quoted(text)} is more bitcoins than there can be")
-    return amount
+        return int(satoshi[1])
+    if bitcoins := _AMOUNT.fullmatch(text):
+        return int(bitcoins[1]) * BITCOIN + int((bitcoins[2] or "").ljust(8, "0"))
+    raise UsageError(
+        f"{quoted(text)} is not an amount: write bitcoins with up to eight decimals, such as 0.001, or "
+        "satoshis, such as 546sat"
+    )
 
 
-def write_amount(satoshi: int) -> str:
-    """Write satoshis as bitcoins, with all eight decimals."""
-    return f"{satoshi // BITCOIN}.{satoshi % BITCOIN:08}"
+def require_possible(satoshi: int, network: Network) -> None:
+    """Raise UsageError for an amount that no output of a network can hold."""
+    if satoshi > network.largest_amount:
+        raise UsageError(f"{write_amount(satoshi, network)} is more than there can be")
+
+
+def write_amount(satoshi: int, network: Network) -> str:
+    """Write base units as coins of a network, with all eight decimals and the unit."""
+    return f"{satoshi // BITCOIN}.{satoshi % BITCOIN:08} {network.unit}"
 
 
 def read_fee_rate(text: str) -> Decimal:

@@ -164,10 +164,11 @@ class Batch:
         wallet = self._sender.wallet
         wallet.require_signing()
         ready, _ = wallet.balance()
+        network = self._sender.source.network
         if paid >= ready:
             raise UsageError(
-                f"{wallet} has not enough coins: it can spend {write_amount(ready)} BTC, and the outputs of "
-                f"{len(lines)} inputs take {write_amount(paid)} BTC and their fees"
+                f"{wallet} has not enough coins: it can spend {write_amount(ready, network)}, and the "
+                f"outputs of {len(lines)} inputs take {write_amount(paid, network)} and their fees"
             )
         for line in lines:
             address = self._orders[line.number].sender

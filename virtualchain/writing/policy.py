@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from virtualchain.bitcoin.parameters import Network
 from virtualchain.errors import NodeError, UsageError, VirtualchainError, quoted
 from virtualchain.writing.amounts import write_amount
 
@@ -33,6 +34,7 @@ class Facts:
 
     node: str
     """Where the node is."""
+    network: Network
     payload_script: int
     """Bytes of the script of the payload's output."""
     fee: int
@@ -147,7 +149,7 @@ class _Shown(dict[str, object]):
             node=facts.node,
             because=f"({reason})",
             payload_script=facts.payload_script,
-            paid=f"the fee is {write_amount(facts.fee)} BTC, {rate:.3f} satoshi per vbyte",
+            paid=f"the fee is {write_amount(facts.fee, facts.network)}, {rate:.3f} satoshi per vbyte",
         )
         self._rates = facts.rates
 

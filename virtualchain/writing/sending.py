@@ -33,7 +33,7 @@ from virtualchain.errors import (
 )
 from virtualchain.model import SpentOutput
 from virtualchain.reading import views
-from virtualchain.writing.amounts import write_amount
+from virtualchain.writing.amounts import require_possible, write_amount
 from virtualchain.writing.orders import DEFAULT_TERMS, Order, Say, Sent, Terms, one_line
 from virtualchain.writing.policy import UNSIGNED, Facts, is_known, refusal
 from virtualchain.writing.psbt import finalize, with_made_up_signatures, without_signatures
@@ -129,6 +129,8 @@ class InputSender:
         payments = [SpentOutput(amount, script_of(self.source, address)) for address, amount in to]
         if burn is not None:
             payments.append(SpentOutput(burn, BURN_SCRIPT))
+        for payment in payments:
+            require_possible(payment.value, self.source.network)
         for address in (sender, change):
             if address is not None:
                 script_of(self.source, address)
@@ -358,9 +360,10 @@ class InputSender:
 
     def _limit_fee(self, fee: int | None) -> None:
         if fee is not None and fee > self.terms.most_fee:
+            network = self.source.network
             raise UsageError(
-                f"the fee would be {write_amount(fee)} BTC, over the limit of "
-                f"{write_amount(self.terms.most_fee)} BTC: choose a lower --fee-rate, or raise --max-fee"
+                f"the fee would be {write_amount(fee, network)}, over the limit of "
+                f"{write_amount(self.terms.most_fee, network)}: choose a lower --fee-rate, or raise --max-fee"
             )
 
     def _input_in(self, raw: bytes) -> tuple[bytes, bytes]:
@@ -479,7 +482,8 @@ class InputSender:
 
     def _facts(self, sent: Sent) -> Facts:
         script = len(write_output(self.contract, sent.payload))
-        return Facts(str(self.source), script, sent.fee or 0, sent.vsize, lambda: rates(self.source))
+        source = self.source
+        return Facts(str(source), source.network, script, sent.fee or 0, sent.vsize, lambda: rates(source))
 
     def _excused(self, what: str) -> "_Excused":
         return _Excused(self._say, what, self.terms.anyway)

@@ -158,7 +158,7 @@ class Wallet:
         try:
             funded = self._call("fundrawtransaction", raw.hex(), options, False)
             psbt = self._call("converttopsbt", funded["hex"], False, False)
-            filled = self._call("walletprocesspsbt", psbt, False, "DEFAULT", True)
+            filled = self._process(psbt, sign=False)
         except NodeError as error:
             self._explain(error, sum(output.value for output in outputs))
         with well_formed_of(self._source, "walletprocesspsbt"):
@@ -168,7 +168,7 @@ class Wallet:
         """Return the PSBT with the wallet's signatures."""
         self.require_signing()
         try:
-            signed = self._call("walletprocesspsbt", psbt, True, "DEFAULT", True)
+            signed = self._process(psbt, sign=True)
         except NodeError as error:
             self._explain(error, 0)
         with well_formed_of(self._source, "walletprocesspsbt"):
@@ -233,6 +233,16 @@ class Wallet:
         """Ask the wallet; whatever it is asked here may be asked twice, as nothing is sent."""
         return self._rpc.call(method, *parameters)
 
+    def _process(self, psbt: str, *, sign: bool) -> Answer:
+        """Have the wallet add what it knows to a PSBT, and signatures of the whole transaction."""
+        try:
+            return self._call("walletprocesspsbt", psbt, sign, "DEFAULT", True)
+        except NodeError as error:
+            answer = node_answer(error)
+            if answer is None or "not a valid sighash" not in answer[1]:
+                raise
+        return self._call("walletprocesspsbt", psbt, sign, "ALL", True)  # a wallet from before Taproot
+
     def _explain(self, error: NodeError, amount: int) -> NoReturn:
         """Raise what an error of the wallet means to a user who wants to pay an amount."""
         answer = node_answer(error)
@@ -254,18 +264,21 @@ class Wallet:
             f"-rpcwallet={self.name} -stdinwalletpassphrase walletpassphrase 60`, and run this again"
         ) from error
 
+    def _coins(self, satoshi: int) -> str:
+        return write_amount(satoshi, self._source.network)
+
     def _raise_short(self, error: NodeError, amount: int) -> NoReturn:
         ready, later = self.balance()
-        more = f"; {write_amount(later)} BTC more can be spent once confirmed or mature" if later else ""
+        more = f"; {self._coins(later)} more can be spent once confirmed or mature" if later else ""
         if ready > amount + amount // 100 + 100_000:
             # The wallet says the same of coins that it leaves alone.
             raise LongChain(
-                f"{self} has {write_amount(ready)} BTC, but can spend too few of them now: they are locked, "
+                f"{self} has {self._coins(ready)}, but can spend too few of them now: they are locked, "
                 "or at the end of long chains of unconfirmed transactions, which the next block ends"
             ) from error
         raise UsageError(
-            f"{self} has not enough coins: it can spend {write_amount(ready)} BTC, and the outputs take "
-            f"{write_amount(amount)} BTC and a fee{more}"
+            f"{self} has not enough coins: it can spend {self._coins(ready)}, and the outputs take "
+            f"{self._coins(amount)} and a fee{more}"
         ) from error
 
 

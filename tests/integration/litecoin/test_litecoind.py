@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
@@ -11,11 +12,13 @@ import pytest
 
 from tests.integration.conftest import Query
 from tests.support.litecoind import BEFORE_MWEB, Litecoind
-from virtualchain import App, StateEngine
+from virtualchain import App, StateEngine, send
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource
+from virtualchain.errors import UsageError
+from virtualchain.examples.notary import app as notary
 from virtualchain.store.upstream import UpstreamSource
 from virtualchain.testing.database import DatabaseServer
 
@@ -171,6 +174,25 @@ def test_unconfirmed_transactions_with_mweb_data_are_read(
         engine.build()
         engine._judge_pending()
         assert [row["txid"] for row in query("SELECT txid FROM virtualchain.pending")] == [txid]
+    node.mine()
+
+
+def test_inputs_are_sent(chain: Chain, database_url: str) -> None:
+    """Its wallet is older than Taproot, and its coins have a unit of their own."""
+    node = chain.node
+    owner = node.address("bech32")
+    node.pay(owner, 1)
+    node.mine()
+    source = open_source(node.url, network=NET)
+    with StateEngine(notary, database=database_url, source=source, confirmations=0) as engine:
+        engine.build()
+    with closing(open_source(node.url, network=NET)) as source:
+        options: dict[str, Any] = {"database": database_url, "bitcoin": source, "sender": owner}
+        with pytest.raises(UsageError, match=r"over the limit of 0\.00000100 LTC"):
+            send(notary, "claim", sha256="ab" * 32, fee_rate="10", max_fee="100sat", **options)
+        sent = send(notary, "claim", sha256="ab" * 32, fee_rate="10", **options)
+    assert sent.txid in node.rpc("getrawmempool")
+    assert sent.sender == owner
     node.mine()
 
 

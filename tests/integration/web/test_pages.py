@@ -383,6 +383,7 @@ class TestWords:
     def test_numbers(self) -> None:
         """Amounts, sizes and durations have units."""
         assert [amount(n) for n in (0, 12_345, 150_000_000)] == ["0 sat", "12,345 sat", "1.50000000 BTC"]
+        assert [amount(n, "LTC") for n in (0, 12_345)] == ["0.00000000 LTC", "0.00012345 LTC"]
         assert [size(n) for n in (1, 999, 1_500)] == ["1 byte", "999 bytes", "1.5 kB"]
         assert [duration(n) for n in (0.007, 59, 3_700, 200_000)] == [
             "7 ms",

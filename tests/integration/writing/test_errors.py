@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.writing.conftest import World, document, order
 from virtualchain import App, Rejected, StateEngine
+from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import (
     InputRefused,
@@ -275,7 +276,8 @@ def test_a_node_that_is_syncing(world: World, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_each_policy_has_its_line(reason: str, kind: type[VirtualchainError], part: str) -> None:
     """Bitcoin Core and Knots, in all versions, have the same lines for the same reasons."""
-    facts = Facts("http://node", 50, 1000, 100, lambda: Rates(read_fee_rate("0.1"), read_fee_rate("12.50")))
+    rates = Rates(read_fee_rate("0.1"), read_fee_rate("12.50"))
+    facts = Facts("http://node", network("mainnet"), 50, 1000, 100, lambda: rates)
     error = refusal(reason, facts)
     assert type(error) is kind
     assert part in str(error)

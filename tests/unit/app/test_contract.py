@@ -64,7 +64,7 @@ def test_defaults() -> None:
         None,
     )
     assert contract.start == 10
-    assert contract.hashed_fields(0, b"a", {"b": 1, "a": 2}) == ["a", "b"]
+    assert contract.field_rules(0, b"a").hashed_fields({"b": 1, "a": 2}) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

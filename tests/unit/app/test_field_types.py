@@ -152,9 +152,9 @@ def test_names_and_types_keep_their_order() -> None:
     assert list(read_fields(kinds)) == ["z", "a"]
     assert read_fields(iter(["z", "a", "z"])) == ("z", "a", "z")
     contract = declare(get_opfields={"a": kinds})
-    assert contract.hashed_fields(0, b"a", {}) == ("z", "a")
-    assert contract.field_types(0, b"a") == kinds
-    assert contract.field_types(0, b"b") == {}
+    assert contract.field_rules(0, b"a").hashed_fields({}) == ("z", "a")
+    assert contract.field_rules(0, b"a").types == kinds
+    assert contract.field_rules(0, b"b").types == {}
 
 
 def test_types_change_at_their_activation_height() -> None:
@@ -165,13 +165,13 @@ def test_types_change_at_their_activation_height() -> None:
     app.add(b"a", parse=lambda payload: {}, fields=["a"], from_block=20)
     contract = read_contract(app)
     op = {"c": 1, "a": 1, "b": 1}
-    assert [list(contract.hashed_fields(block, b"a", op)) for block in (9, 10, 19, 20)] == [
+    assert [list(contract.field_rules(block, b"a").hashed_fields(op)) for block in (9, 10, 19, 20)] == [
         ["a", "b", "c"],
         ["b", "a"],
         ["b", "a"],
         ["a"],
     ]
-    assert [len(contract.field_types(block, b"a")) for block in (9, 10, 19, 20)] == [0, 2, 2, 0]
+    assert [len(contract.field_rules(block, b"a").types) for block in (9, 10, 19, 20)] == [0, 2, 2, 0]
 
 
 def test_types_are_part_of_the_fingerprint() -> None:

@@ -6,14 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtualchain.bitcoin.networks import network
 from virtualchain.errors import UsageError
-from virtualchain.writing.amounts import read_amount, read_coin, read_fee_rate, split_payment, write_amount
+from virtualchain.writing.amounts import (
+    read_amount,
+    read_coin,
+    read_fee_rate,
+    require_possible,
+    split_payment,
+    write_amount,
+)
 
 
 @given(st.integers(min_value=0, max_value=21_000_000 * 10**8))
 def test_what_is_written_is_read(satoshi: int) -> None:
     """Every amount has one text, which no float could hold."""
-    assert read_amount(write_amount(satoshi)) == read_amount(f"{satoshi}sat") == satoshi
+    written = write_amount(satoshi, network("mainnet")).removesuffix(" BTC")
+    assert read_amount(written) == read_amount(f"{satoshi}sat") == satoshi
+
+
+def test_every_chain_has_its_unit_and_its_limit() -> None:
+    """Amounts are written with the unit, and what no output can hold is refused."""
+    assert write_amount(546, network("dogecoin")) == "0.00000546 DOGE"
+    require_possible(21_000_001 * 10**8, network("dogecoin"))
+    with pytest.raises(UsageError, match=r"21000001\.00000000 BTC is more than there can be"):
+        require_possible(21_000_001 * 10**8, network("mainnet"))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +64,7 @@ def test_amounts_that_people_write(text: str, satoshi: int) -> None:
         "\N{ARABIC-INDIC DIGIT ONE}",
         "1_0",
         "nan",
-        "21000001",
+        "100000000",
         "0x10",
         "1 2",
     ],

@@ -6,9 +6,10 @@ from typing import Final
 
 import psycopg
 
+from virtualchain.bitcoin import networks
 from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Json
-from virtualchain.reading import journal
+from virtualchain.reading import journal, views
 from virtualchain.reading.views import HIGHEST
 from virtualchain.web.problems import NotFound
 
@@ -54,6 +55,14 @@ def require_app(connection: psycopg.Connection, name: str) -> Json:
     if item is None:
         raise NotFound(f"This deployment has no app {name}.")
     return item.value
+
+
+def unit_of(connection: psycopg.Connection) -> str:
+    """Return the unit of the deployment's amounts; of a chain whose package is not installed here, none."""
+    try:
+        return networks.network(views.network(connection) or "mainnet").unit
+    except UsageError:
+        return ""
 
 
 def order_name(column: str) -> str:

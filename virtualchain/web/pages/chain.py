@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from virtualchain.reading import history, journal
 from virtualchain.reading.pages import Page
-from virtualchain.web.pages.asking import integer
+from virtualchain.web.pages.asking import integer, unit_of
 from virtualchain.web.problems import NotFound
 from virtualchain.web.rendering import page, render, site_of
 
@@ -65,13 +65,13 @@ def show_transaction(request: Request) -> Response:
     """Show a transaction, and what the apps made of it."""
     txid = request.path_params["txid"]
     with site_of(request).sessions.snapshot() as connection:
-        item = journal.transaction(connection, txid)
+        item, unit = journal.transaction(connection, txid), unit_of(connection)
     if item is None:
         raise NotFound(
             f"Transaction {txid} is not known here: a deployment keeps only transactions in which an app may "
             "find something."
         )
-    return render("transaction.html", live=True, tx=item.value)
+    return render("transaction.html", live=True, tx=item.value, unit=unit)
 
 
 @page

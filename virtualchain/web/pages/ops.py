@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from virtualchain.proof.ops import prove
 from virtualchain.reading import history, journal
-from virtualchain.web.pages.asking import as_of_of, integer, opcode_of, require_app
+from virtualchain.web.pages.asking import as_of_of, integer, opcode_of, require_app, unit_of
 from virtualchain.web.problems import NotFound
 from virtualchain.web.proving import proving
 from virtualchain.web.rendering import file_of, page, render, site_of
@@ -74,12 +74,14 @@ def show_op(request: Request) -> Response:
         if item is None:
             raise NotFound(f"{name} has no op {vtxindex} in block {block_id}: it may have been undone.")
         changes = [change.value for change in history.op_changes(connection, name, block_id, vtxindex)]
+        unit = unit_of(connection)
         others = len(journal.ops(connection, name, block_id=block_id, limit=2).rows) > 1
     return render(
         "op.html",
         live=True,
         app=app,
         op=item.value,
+        unit=unit,
         fields=fields_of(item.value["fields"]),
         changes=changes,
         mentioned=[change for change in changes if change["mentions"] or not others],
