@@ -177,25 +177,6 @@ def test_unconfirmed_transactions_with_mweb_data_are_read(
     node.mine()
 
 
-def test_inputs_are_sent(chain: Chain, database_url: str) -> None:
-    """Its wallet is older than Taproot, and its coins have a unit of their own."""
-    node = chain.node
-    owner = node.address("bech32")
-    node.pay(owner, 1)
-    node.mine()
-    source = open_source(node.url, network=NET)
-    with StateEngine(notary, database=database_url, source=source, confirmations=0) as engine:
-        engine.build()
-    with closing(open_source(node.url, network=NET)) as source:
-        options: dict[str, Any] = {"database": database_url, "bitcoin": source, "sender": owner}
-        with pytest.raises(UsageError, match=r"over the limit of 0\.00000100 LTC"):
-            send(notary, "claim", sha256="ab" * 32, fee_rate="10", max_fee="100sat", **options)
-        sent = send(notary, "claim", sha256="ab" * 32, fee_rate="10", **options)
-    assert sent.txid in node.rpc("getrawmempool")
-    assert sent.sender == owner
-    node.mine()
-
-
 def test_the_doctor_knows_what_a_node_of_litecoin_needs(chain: Chain, database_url: str) -> None:
     """Its version is not compared with Bitcoin Core's; without an index of transactions it is of no use."""
     node = chain.node
@@ -215,3 +196,22 @@ def test_the_doctor_knows_what_a_node_of_litecoin_needs(chain: Chain, database_u
     node.restart("-txindex=0")
     assert examine()["node-index"] == "problem"
     node.restart("-txindex=1")
+
+
+def test_inputs_are_sent(chain: Chain, database_url: str) -> None:
+    """Its wallet is older than Taproot, and its coins have a unit of their own."""
+    node = chain.node
+    owner = node.address("bech32")
+    node.pay(owner, 1)
+    node.mine()
+    source = open_source(node.url, network=NET)
+    with StateEngine(notary, database=database_url, source=source, confirmations=0) as engine:
+        engine.build()
+    with closing(open_source(node.url, network=NET)) as source:
+        options: dict[str, Any] = {"database": database_url, "bitcoin": source, "sender": owner}
+        with pytest.raises(UsageError, match=r"over the limit of 0\.00000100 LTC"):
+            send(notary, "claim", sha256="ab" * 32, fee_rate="10", max_fee="100sat", **options)
+        sent = send(notary, "claim", sha256="ab" * 32, fee_rate="10", **options)
+    assert sent.txid in node.rpc("getrawmempool")
+    assert sent.sender == owner
+    node.mine()
