@@ -1,8 +1,9 @@
 """Fixtures that several kinds of tests share: a generated chain, and a real node that has it."""
 
+import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ LONG = (
 def pytest_xdist_auto_num_workers() -> int:
     """Run one process more than there are cores: each often waits for its servers."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let the garbage collector pass over what the collection of the tests makes.
+
+    These are millions of objects, which stay; it would look at all of them again and again.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

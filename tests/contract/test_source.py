@@ -115,41 +115,66 @@ def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain, way:
 
 
 def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
-    chain = request.getfixturevalue("fake_chain")
-    node = FakeNode.from_blocks(
-        "regtest",
-        chain,
-        rest=way in REST,
-        spent_outputs=way == "rest with spenttxouts",
-        txindex=way == "rpc with txindex",
-    )
+    fakes: Fakes = request.getfixturevalue("fakes")
+    (node,) = fakes.get(way)
     source = open_source(node.url)
-    yield Subject(source, node.invalidate)
+    yield Subject(source, lambda block_id: fakes.invalidate(way, block_id))
     source.close()
-    node.close()
 
 
 def _on_several(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
     request.getfixturevalue("monkeypatch").setattr(client, "RETRY_PAUSES", ())
-    nodes = [FakeNode.from_blocks("regtest", request.getfixturevalue("fake_chain")) for _ in range(2)]
+    fakes: Fakes = request.getfixturevalue("fakes")
+    nodes = fakes.get(way)
     source = open_nodes([node.url for node in nodes])
     assert way == "first down"
     nodes[0].stop()
+    yield Subject(source, lambda block_id: fakes.invalidate(way, block_id))
+    source.close()
+    nodes[0].start()
 
-    def invalidate(block_id: int) -> None:
-        for node in nodes:
+
+class Fakes:
+    """Fake nodes on the generated chain; those of one way serve all tests until one changes them."""
+
+    def __init__(self, chain: list[bytes]) -> None:
+        self._chain = chain
+        self._nodes: dict[str, list[FakeNode]] = {}
+        self._changed: list[FakeNode] = []
+
+    def get(self, way: str) -> list[FakeNode]:
+        """Return the nodes of a way: two if the first is to be down, else one."""
+        if way not in self._nodes:
+            options: dict[str, bool] = {}
+            if way in WAYS:
+                options = {
+                    "rest": way in REST,
+                    "spent_outputs": way == "rest with spenttxouts",
+                    "txindex": way == "rpc with txindex",
+                }
+            count = 1 if way in WAYS else 2
+            self._nodes[way] = [FakeNode.from_blocks("regtest", self._chain, **options) for _ in range(count)]
+        return self._nodes[way]
+
+    def invalidate(self, way: str, block_id: int) -> None:
+        """Invalidate a block of the nodes of a way, which only the test that does so sees."""
+        changed = self._nodes.pop(way)
+        self._changed += changed
+        for node in changed:
             node.invalidate(block_id)
 
-    yield Subject(source, invalidate)
-    source.close()
-    for node in nodes:
-        node.close()
+    def close(self) -> None:
+        """Close every node."""
+        for node in [*self._changed, *(node for nodes in self._nodes.values() for node in nodes)]:
+            node.close()
 
 
-@pytest.fixture(scope="session")
-def fake_chain(generated: GeneratedChain) -> list[bytes]:
-    """Read the chain's blocks, without the genesis block."""
-    return [generated.raw(block_id) for block_id in range(1, generated.tip + 1)]
+@pytest.fixture(scope="module")
+def fakes(generated: GeneratedChain) -> Iterator[Fakes]:
+    """Serve the chain's blocks, without the genesis block."""
+    fakes = Fakes([generated.raw(block_id) for block_id in range(1, generated.tip + 1)])
+    yield fakes
+    fakes.close()
 
 
 def all_headers(source: BlockSource) -> list[Block]:

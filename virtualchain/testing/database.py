@@ -74,19 +74,19 @@ class DatabaseServer:
     def drop(self, url: str) -> None:
         """Drop a database, its remaining connections, and its apps' roles and saved files."""
         deadline = time.monotonic() + _DISCONNECT_SECONDS
-        while True:
-            try:
-                self._run("drop_database", name=_name_of(url))
-                break
-            except psycopg.errors.InsufficientPrivilege:
-                # A session of another role, which this role may not terminate, has not quite ended.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
         with psycopg.connect(self.url, autocommit=True) as connection:
+            while True:
+                try:
+                    _run(connection, "drop_database", name=_name_of(url))
+                    break
+                except psycopg.errors.InsufficientPrivilege:
+                    # A session of another role, which this role may not terminate, has not quite ended.
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
             roles = connection.execute(_NAMED["roles_of_database"], {"name": _name_of(url)}).fetchall()
-        for (role,) in roles:
-            self._run("drop_role", name=role)
+            for (role,) in roles:
+                _run(connection, "drop_role", name=role)
         forget(url)
 
     def version(self) -> int:
@@ -98,9 +98,8 @@ class DatabaseServer:
         return f"{self._prefix}_{os.getpid()}_{next(self._numbers)}"
 
     def _run(self, statement: str, **names: str) -> None:
-        quoted = {key: sql.Identifier(name) for key, name in names.items()}
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(sql.SQL(_NAMED[statement]).format(**quoted))
+            _run(connection, statement, **names)
 
     def _url_for(self, name: str) -> str:
         return urlsplit(self.url)._replace(path=f"/{name}").geturl()
@@ -140,6 +139,11 @@ def installations() -> dict[int, Path]:
     ]
     by_version = {major_version(folder, account): folder for folder in sorted(able)}
     return {version: by_version[version] for version in sorted(by_version) if version >= OLDEST_SERVER}
+
+
+def _run(connection: psycopg.Connection[Any], statement: str, **names: str) -> None:
+    quoted = {key: sql.Identifier(name) for key, name in names.items()}
+    connection.execute(sql.SQL(_NAMED[statement]).format(**quoted))
 
 
 def _name_of(url: str) -> str:

@@ -6,6 +6,7 @@ An amount is the string `sat:N` until `dumps` writes it as bitcoind does: in bit
 import json
 import re
 import struct
+from functools import lru_cache
 from typing import Final
 
 from embit.base import EmbitError
@@ -213,12 +214,18 @@ def script_json(script: bytes, network: Network) -> Json:
     kind, addresses = classify(script, network)
     fields: Json = {
         "asm": asm(script),
-        "desc": add_checksum(_descriptor(script, kind, addresses)),
+        "desc": _with_checksum(_descriptor(script, kind, addresses)),
         "hex": script.hex(),
     }
     if addresses:
         fields["address"] = addresses[0]
     return fields | {"type": kind}
+
+
+@lru_cache(4096)
+def _with_checksum(descriptor: str) -> str:
+    """Add the checksum, which takes longer than all the rest; the same scripts come again and again."""
+    return str(add_checksum(descriptor))
 
 
 def asm(script: bytes, *, signatures: bool = False) -> str:
