@@ -79,7 +79,7 @@ class ShownOp(dict[str, Any]):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         """Have it copied and pickled as a dict."""
-        return dict, ({**self},)
+        return dict, (), None, None, iter({**self}.items())  # apart, as the op may be in one of its values
 
 
 def _completing(name: str) -> Callable[..., Any]:

@@ -170,6 +170,15 @@ def test_errors_say_that_it_is_a_dict(act: Callable[[Op], object]) -> None:
     assert str(of_op.value) == str(of_dict.value)
 
 
+def test_an_op_within_itself() -> None:
+    """It is copied as a dict is."""
+    op = shown()
+    op["itself"] = op
+    for copied in (copy.deepcopy(op), pickle.loads(pickle.dumps(op))):
+        assert type(copied) is dict
+        assert copied["itself"] is copied
+
+
 def test_its_type_makes_dicts() -> None:
     """Code that copies nested values calls the type of each."""
     kind: Any = type(shown())
