@@ -60,17 +60,19 @@ class Candidate:
 
     def _completed(self, fields: Json) -> ShownOp:
         item, shown = self.source, self.shown
+        has_place = "virtualchain_senders" in fields or "virtualchain_fee" in fields  # the app has set them
         completed = {
             **fields,
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": self.opcode,
+            **({"virtualchain_senders": shown.senders()} if has_place else {}),
             "virtualchain_fee": item.fee,
         }
         if shown.tracks:
             completed["virtualchain_outputs"] = shown.outputs()
             completed["virtualchain_is_spend"] = self.payload is None
-        return ShownOp(completed, shown.senders)
+        return ShownOp(completed, None if has_place else shown.senders)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """An op as callbacks see it: its fields, and what the engine adds, which is never hashed or stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Final, SupportsIndex
 
@@ -24,14 +24,16 @@ class ShownOp(dict[str, Any]):
     """A dict that makes the senders, in their place, when somebody looks at them.
 
     To look is to ask for them, or to do what concerns the dict as a whole, such as iterating or comparing.
+    An op without `make` has what it was given, as a dict has.
     """
 
     __slots__ = ("_make",)
 
-    def __init__(self, op: Json, make: Callable[[], list[Json]]) -> None:
-        super().__init__(op)
-        dict.pop(self, _SENDERS, None)  # an app may have set it
-        self._make: Callable[[], list[Json]] | None = make
+    def __init__(
+        self, op: Iterable[Any] = (), make: Callable[[], list[Json]] | None = None, /, **named: object
+    ) -> None:
+        super().__init__(op, **named)
+        self._make = make
 
     @property
     def has_senders(self) -> bool:
@@ -40,11 +42,12 @@ class ShownOp(dict[str, Any]):
 
     def complete(self) -> None:
         """Make the senders, unless they were made."""
-        make, self._make = self._make, None
-        if make is not None:
+        if self._make is not None:
+            senders = self._make()  # if that fails, nothing has changed
+            self._make = None
             names = list(dict.__iter__(self))
             following = {name: dict.pop(self, name) for name in names[names.index("virtualchain_fee") :]}
-            dict.__setitem__(self, _SENDERS, make())
+            dict.__setitem__(self, _SENDERS, senders)
             dict.__ior__(self, following)
 
     def __missing__(self, name: str) -> Any:  # noqa: ANN401 - what the op holds
@@ -76,7 +79,7 @@ class ShownOp(dict[str, Any]):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         """Have it copied and pickled as a dict."""
-        return dict, ({**self},)
+        return dict, (), None, None, iter({**self}.items())  # apart, as the op may be in one of its values
 
 
 def _completing(name: str) -> Callable[..., Any]:
@@ -86,6 +89,9 @@ def _completing(name: str) -> Callable[..., Any]:
     @wraps(method)
     def call(op: ShownOp, /, *arguments: object, **named: object) -> object:
         op.complete()
+        for other in arguments:
+            if type(other) is ShownOp:
+                other.complete()  # dict compares with what is there
         return method(op, *arguments, **named)
 
     return call
@@ -96,6 +102,7 @@ for _name in (
     *("__ror__", "clear", "copy", "items", "keys", "pop", "popitem", "setdefault", "update", "values"),
 ):
     setattr(ShownOp, _name, _completing(_name))
+ShownOp.__name__ = "dict"  # which errors of an app's code say, such as AttributeError
 
 
 def fields_of(op: Json) -> Json:

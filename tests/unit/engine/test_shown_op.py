@@ -3,12 +3,14 @@
 import copy
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from virtualchain.engine.candidates import Candidate, Described
 from virtualchain.engine.shown_op import ENGINE_KEYS, ShownOp, fields_of, is_as_made
+from virtualchain.model import Input
 
 Op = dict[str, Any]
 
@@ -118,10 +120,71 @@ def test_senders_are_made_once() -> None:
         shown()["none"]
 
 
-def test_senders_are_those_of_the_transaction() -> None:
-    """Whatever an app has put in their place."""
-    op = ShownOp({**EAGER, SENDERS: "mine"}, lambda: [{"value": 9}])
-    assert op[SENDERS] == [{"value": 9}]
+@pytest.mark.parametrize(
+    "fields",
+    [{SENDERS: "mine", "a": 1}, {"virtualchain_fee": 0, "a": 1}, {"virtualchain_fee": 0, SENDERS: 1}],
+)
+def test_senders_are_those_of_the_transaction(fields: Op) -> None:
+    """Whatever an app has put in their place, and it is theirs."""
+    source = Input(1, 3, "ab", b"", (), (), (), 7, b"")
+    candidate = Candidate(source, b"o", b"x", op=fields)
+    candidate.described = Described(source, with_heights=False, tracks=False)
+    candidate.complete()
+    engine = {**EAGER, SENDERS: []}
+    del engine["name"]
+    assert list(candidate.op.items()) == list({**fields, **engine}.items())
+
+
+def test_two_ops_are_compared() -> None:
+    """Also if the senders of neither were looked at."""
+    assert shown() == shown()
+    assert (shown() != shown()) is False
+    assert shown() in [{}, shown()]
+
+
+def test_senders_that_cannot_be_made() -> None:
+    """The op stays as it was, and they can be asked for again."""
+    answers: Iterator[Exception | list[Op]] = iter([RecursionError(), [{"value": 5}]])
+
+    def make() -> list[Op]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    op = ShownOp({name: value for name, value in EAGER.items() if name != SENDERS}, make)
+    with pytest.raises(RecursionError):
+        op[SENDERS]
+    assert list(op.items()) == list(EAGER.items())
+
+
+@pytest.mark.parametrize(
+    "act", [lambda op: op.name, lambda op: {op}, lambda op: op + 1, lambda op: op["none"], lambda op: op[[]]]
+)
+def test_errors_say_that_it_is_a_dict(act: Callable[[Op], object]) -> None:
+    """An app's record has the text of the error."""
+    with pytest.raises(Exception) as of_dict:  # noqa: PT011 - whichever it is
+        act(copy.deepcopy(EAGER))
+    with pytest.raises(of_dict.type) as of_op:
+        act(shown())
+    assert str(of_op.value) == str(of_dict.value)
+
+
+def test_an_op_within_itself() -> None:
+    """It is copied as a dict is."""
+    op = shown()
+    op["itself"] = op
+    for copied in (copy.deepcopy(op), pickle.loads(pickle.dumps(op))):
+        assert type(copied) is dict
+        assert copied["itself"] is copied
+
+
+def test_its_type_makes_dicts() -> None:
+    """Code that copies nested values calls the type of each."""
+    kind: Any = type(shown())
+    assert kind(EAGER) == kind(EAGER.items()) == kind(**EAGER) == EAGER
+    assert kind() == {}
+    assert kind.fromkeys("ab", 1) == {"a": 1, "b": 1}
 
 
 def test_fields_are_what_the_engine_did_not_add() -> None:
