@@ -56,51 +56,55 @@ static Field read_number(const uint8_t bytes[32])
     return a;
 }
 
-/* Add a small number that a carry out of the highest word has left, until there is no carry; then reduce. */
-static Field reduce(Field a, uint64_t carry)
+/* Add a number of up to 64 bits; return what is carried out of the highest word. */
+static inline uint64_t add_to(Field *a, Wide number)
 {
-    while (carry) {
-        Wide sum = (Wide)carry * REST;
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            sum += a.n[i];
-            a.n[i] = (uint64_t)sum;
-            sum >>= 64;
-        }
-        carry = (uint64_t)sum;
+    for (int i = 0; i < 4; i++) {
+        number += a->n[i];
+        a->n[i] = (uint64_t)number;
+        number >>= 64;
     }
-    if (!is_below(&a, &PRIME)) {
-        Wide sum = REST;
-        for (int i = 0; i < 4; i++) {
-            sum += a.n[i];
-            a.n[i] = (uint64_t)sum;
-            sum >>= 64;
-        }
-    }
-    return a;
+    return (uint64_t)number;
 }
 
-static Field plus(Field a, Field b)
+/* Reduce a number whose carry out of the highest word is `carry`, and above it only once the prime. */
+static inline Field reduce(Field a, uint64_t carry)
+{
+    carry = add_to(&a, (Wide)carry * REST);
+    Field less = a; /* what is left without the prime, if the sum is 2^256 or more */
+    return add_to(&less, REST) | carry ? less : a;
+}
+
+static inline Field plus(Field a, Field b)
 {
     Wide sum = 0;
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         sum += (Wide)a.n[i] + b.n[i];
         a.n[i] = (uint64_t)sum;
         sum >>= 64;
     }
-    return reduce(a, (uint64_t)sum);
+    Field less = a;
+    return add_to(&less, REST) | (uint64_t)sum ? less : a;
 }
 
-static Field minus(Field a, Field b)
+static inline Field minus(Field a, Field b)
 {
-    Field opposite; /* the prime minus b, or the prime itself, which `plus` reduces */
-    Wide borrow = 0;
+    Wide difference = 0;
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        Wide difference = (Wide)PRIME.n[i] - b.n[i] - (uint64_t)borrow;
-        opposite.n[i] = (uint64_t)difference;
-        borrow = difference >> 64 & 1;
+        difference = (Wide)a.n[i] - b.n[i] - (difference >> 64 & 1);
+        a.n[i] = (uint64_t)difference;
     }
-    return plus(a, opposite);
+    uint64_t borrow = difference >> 64 & 1; /* then the prime is added: 2^256 less REST */
+    difference = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        difference = (Wide)a.n[i] - (i ? 0 : borrow * REST) - (difference >> 64 & 1);
+        a.n[i] = (uint64_t)difference;
+    }
+    return a;
 }
 
 static Field times(Field a, Field b)

@@ -169,7 +169,7 @@ class _ParquetRows(_Rows):
                 require_count(self._path, self._file, self._before)
                 return False
             self._size = len(self._batch)
-            self._columns = _columns(self._batch)
+            self._columns = columns_of(self._batch)
         return True
 
 
@@ -188,7 +188,7 @@ def _open(path: Path, file: File, network: Network) -> _Rows:
     return _Rows(read_rows(path, file, INPUT_COLUMNS))
 
 
-def _columns(batch: Any) -> _Columns | None:  # noqa: ANN401 - pyarrow has no type hints
+def columns_of(batch: Any) -> _Columns | None:  # noqa: ANN401 - pyarrow has no type hints
     """Return the columns of a batch as compiled code takes them; None if a value is missing."""
     named = {name: column for (name, _), column in zip(INPUT_COLUMNS, batch.columns, strict=True)}
     if any(column.null_count for name, column in named.items() if name != _MAY_BE_NULL):
