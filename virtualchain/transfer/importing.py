@@ -6,6 +6,7 @@ early, for whatever reason, leaves nothing behind and can be repeated.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import psycopg
-from psycopg.copy import QueuedLibpqWriter
 
 from virtualchain.audit.checking import check_block
 from virtualchain.bitcoin.header import read_header, work
@@ -257,17 +257,19 @@ class _Importer:
 
         with (
             self._connection.cursor() as cursor,
-            # It writes in a thread, while this one reads and checks.
-            cursor.copy(_Q["copy_inputs"], writer=QueuedLibpqWriter(cursor)) as copy,
+            cursor.copy(_Q["copy_inputs"]) as copy,
+            ThreadPoolExecutor(1) as thread,  # it writes a batch while this one reads and checks the next
         ):
-            copy.write(COPY_BEGIN)
+            writing = thread.submit(copy.write, COPY_BEGIN)
             try:
-                for written in self._crew.in_order(batches()):
-                    few = iter(written)
-                    for piece in waiting.popleft():
-                        copy.write(piece.data if isinstance(piece, Usual) else next(few))
+                for checked_rows in self._crew.in_order(batches()):
+                    few, pieces = iter(checked_rows), waiting.popleft()
+                    data = b"".join(each.data if isinstance(each, Usual) else next(few) for each in pieces)
+                    writing.result()
+                    writing = thread.submit(copy.write, data)
             except ValueError as error:
                 self._damaged(file, str(error))
+            writing.result()
             copy.write(COPY_END)
         return counts
 
