@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,13 +12,13 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import op_return, push
 from virtualchain.bitcoin.spending import capped
 from virtualchain.bitcoin.transaction import pack_outputs, read_transaction, write_count, write_transaction
-from virtualchain.consensus.hashing import hash160
+from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Input, SpentOutput, TxIn
 from virtualchain.transfer.files import Row
 from virtualchain.transfer.parts import as_row
 
-HASH_TYPES: Final = (1,) * 20 + (0, 2, 2, 3, 3, 4, 0x41, 0x81, 0x81, 0x82, 0x83, 0xFF)
+HASH_TYPES: Final = (1,) * 20 + (0, 0, 0, 2, 2, 3, 3, 4, 0x41, 0x81, 0x81, 0x82, 0x83, 0xFF)
 Spend = tuple[bytes, bytes, list[bytes]]
 """The script that is spent, the input script, and the witness."""
 
@@ -73,8 +74,9 @@ class Rows:
             try:
                 transaction = read_transaction(values[_RAW], self._network)
             except MalformedBlock:
-                return tuple(values)
-            values[_TXID] = transaction.txid
+                values[_TXID] = sha256d(values[_RAW])[::-1].hex()
+            else:
+                values[_TXID] = transaction.txid
         return tuple(values)
 
     def _value(self) -> int:
@@ -212,6 +214,7 @@ class Rows:
                 lambda: (script, b"\x4c\x01\x07" + script_sig, witness),
                 lambda: (script, b"\x51" + script_sig, witness),
                 lambda: (script, script_sig + b"\x61", witness),
+                lambda: (script, script_sig + push(pick.randbytes(3)), witness),
                 lambda: (script, script_sig + b"\x05ab", witness),
                 lambda: (script, script_sig, [b"", *witness]),
                 lambda: (script, script_sig, [*witness, pick.randbytes(2)]),
@@ -296,6 +299,10 @@ _IN_JSON: Final[Sequence[Change]] = (
     lambda _, text: f"{text[:-1]}, {text[1:]}",
     lambda _, __: "[]",
     lambda _, __: "",
+    lambda _, text: re.sub(r'"public_keys": \[[^]]*\]', '"public_keys": []', text),
+    lambda _, text: re.sub(r'"public_keys": \[[^]]*\]', '"public_keys": []', text, count=1),
+    lambda _, text: text.replace('"ALL"', '"DEFAULT"'),
+    lambda _, text: re.sub(r"(\d+), ", r"0\1, ", text, count=1),
     _replaced(
         (": ", ":"), (", ", ","), ("{", "{ "), ('"value": ', '"value": 0'), ('"value": ', '"value": -')
     ),

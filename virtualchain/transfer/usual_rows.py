@@ -61,8 +61,8 @@ class InputRows:
         is_usual = not any(block.hash in UNCHECKED_BLOCKS for block in blocks)
         heights = range(blocks[0].block_id, blocks[-1].block_id + 1)
         while True:
-            while is_usual and (found := self._rows.take_usual(self._last, heights, start)) is not None:
-                self._last, usual = found
+            while is_usual and (taken := self._rows.take_usual(self._last, heights, start)) is not None:
+                self._last, usual = taken
                 yield usual
             row = self._rows.peek()
             if row is None or row[0] >= heights.stop:
