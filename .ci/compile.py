@@ -1,4 +1,4 @@
-"""Compile `walk.py`, `addresses.py` and `hashes.c` of `virtualchain/bitcoin`.
+"""Compile `walk.py`, `addresses.py`, `hashes.c` and `rows.c` of `virtualchain/bitcoin`.
 
     python .ci/compile.py
 
@@ -22,6 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PURE = ("walk", "addresses")
 """What Cython compiles; to import `name.py` compiled is to import `_name`."""
+NATIVE = {"_hashes": ("hashes.c", "sha.h"), "_rows": ("rows.c", "curve.h", "forms.h", "sha.h", "spends.h")}
+"""What is written in C, by the name of the module: its source, and what that includes."""
 PACKAGE = Path(__file__).resolve().parents[1] / "virtualchain" / "bitcoin"
 STAND_IN = "from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here"
 DIRECTIVES = {
@@ -46,9 +48,14 @@ def compile_modules(folder: Path) -> list[Path]:
             compiler_directives=DIRECTIVES,
             quiet=True,
         )
-        hashes = shutil.copy(PACKAGE / "hashes.c", "hashes.c")
-        macros = [("SOURCE", f'"{_digest(PACKAGE / hashes)}"')]
-        extensions.append(Extension("virtualchain.bitcoin._hashes", [hashes], define_macros=macros, **flags))
+        for name, files in NATIVE.items():
+            sources = [PACKAGE / file for file in files]
+            for source in sources:
+                shutil.copy(source, source.name)
+            macros = [("SOURCE", f'"{_digest(*sources)}"')]
+            extensions.append(
+                Extension(f"virtualchain.bitcoin.{name}", [files[0]], define_macros=macros, **flags)
+            )
         distribution = Distribution({"name": "virtualchain", "ext_modules": extensions})
         command: Any = distribution.get_command_obj("build_ext")
         command.build_lib = command.build_temp = "built"
@@ -68,8 +75,8 @@ def _copy(source: Path) -> str:
     return str(copy)
 
 
-def _digest(source: Path) -> str:
-    return hashlib.sha256(source.read_bytes()).hexdigest()
+def _digest(*sources: Path) -> str:
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _place(module: Path, folder: Path) -> Path:

@@ -10,10 +10,11 @@ import signal
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from virtualchain.errors import VirtualchainError
 
@@ -43,9 +44,13 @@ class Crew(Generic[J, R]):
     They are started when there is work for them. What `function` raises is raised here.
     """
 
-    def __init__(self, function: Callable[[J], R], workers: int) -> None:
+    def __init__(
+        self, function: Callable[[J], R], workers: int, is_short: Callable[[J], bool] = lambda _: False
+    ) -> None:
+        """Begin without processes; a job that `is_short` is done in this one by `in_order`."""
         self._function = function
         self._workers = workers
+        self._is_short = is_short
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
 
@@ -68,20 +73,19 @@ class Crew(Generic[J, R]):
         remaining = _until_error(jobs, failed)
         first = list(islice(remaining, 2))
         every: Iterator[J] = chain(first, remaining)
-        busy: deque[_Process] = deque()
+        busy: deque[Callable[[], R]] = deque()
         if len(first) == 1 or self._workers == 1:
             yield from map(self._function, every)
             every = iter(())
         for job in every:
             if len(busy) < self._workers:
-                busy.append(self._begin(job))
+                busy.append(self._taking(job))
             else:
-                process = busy.popleft()
-                result = self._take(process)
-                busy.append(self._begin(job))
+                result = busy.popleft()()
+                busy.append(self._taking(job))
                 yield result
         while busy:
-            yield self._take(busy.popleft())
+            yield busy.popleft()()
         if failed:
             raise failed[0]
 
@@ -112,6 +116,16 @@ class Crew(Generic[J, R]):
                 else:
                     yield job
 
+    def _taking(self, job: J) -> Callable[[], R]:
+        """Begin a job, or do one that is short; return what waits for the result."""
+        if not self._is_short(job):
+            return partial(self._take, self._begin(job))
+        try:
+            result = self._function(job)
+        except Exception as error:  # noqa: BLE001 - it is raised in its turn
+            return partial(_raise, error)
+        return lambda: result
+
     def _begin(self, job: J) -> "_Process":
         process = self._idle.pop() if self._idle else _Process(self._function)
         self._all.add(process)
@@ -129,6 +143,10 @@ class Crew(Generic[J, R]):
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]  # what the function returned
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _until_error(jobs: Iterable[J], failed: list[Exception]) -> Iterator[J]:

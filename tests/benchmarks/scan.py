@@ -4,8 +4,9 @@
 
 The files hold blocks like mainnet's. They are read bare, as `cat` does, and scanned for a magic that a few
 transactions have. A scan of one block shows what starting costs. Then everything in some of the files is an
-input, and what that scan writes is imported: checked, unchecked, and as bare COPY of the same rows into a
-table with the same indexes. Rates are medians, and ratios the medians of the runs' ratios.
+input, and what that scan writes is imported: checked, by each number of processes, unchecked, checked row by
+row as without compiled code, and as bare COPY of the same rows into a table with the same indexes. Rates are
+medians, and ratios the medians of the runs' ratios.
 
 At the end stands what 640 GB would take with 16 and 64 workers, as arithmetic: the index of a million blocks,
 then the bytes divided by the workers' rates. Nothing of that was measured.
@@ -22,6 +23,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 import psycopg
 from rich.table import Table
@@ -29,6 +31,7 @@ from rich.table import Table
 from tests.benchmarks.environment import temporary_server
 from tests.benchmarks.printing import report
 from tests.unit.bitcoin.files.writing import frame, undo_bytes
+from virtualchain.bitcoin import compiled
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.header import sha256d
 from virtualchain.bitcoin.networks import network
@@ -72,8 +75,11 @@ class Result:
     """Of the rates, a scan's to that of reading bare."""
     rows: int
     copy: float
-    checked: float
+    checked: dict[int, float]
+    """By the number of processes."""
     unchecked: float
+    by_row: float
+    """Checked by as many processes as there are, without compiled code."""
 
     @property
     def rate(self) -> float:
@@ -140,7 +146,7 @@ def measure(folder: Path, server: DatabaseServer, workers: Sequence[int], runs: 
         rounds.append(times)
     tip = open_blocks(blocks).tip().block_id
     export = scanned(everything, max(workers), min(tip, 30))
-    imports = [_imports(server, export, max(workers), folder / "rows") for _ in range(runs)]
+    imports = [_imports(server, export, workers, folder / "rows") for _ in range(runs)]
 
     def median(name: str) -> float:
         return statistics.median(each[name] for each in rounds)
@@ -156,22 +162,32 @@ def measure(folder: Path, server: DatabaseServer, workers: Sequence[int], runs: 
             count: statistics.median(each["bare"] / each[f"scan {count}"] for each in rounds)
             for count in workers
         },
-        rows=int(imports[0][0]),
-        copy=statistics.median(each[1] for each in imports),
-        checked=statistics.median(each[2] for each in imports),
-        unchecked=statistics.median(each[3] for each in imports),
+        rows=imports[0][0],
+        copy=statistics.median(times["copy"] for _, times in imports),
+        checked={
+            count: statistics.median(times[f"checked {count}"] for _, times in imports) for count in workers
+        },
+        unchecked=statistics.median(times["unchecked"] for _, times in imports),
+        by_row=statistics.median(times["by row"] for _, times in imports),
     )
 
 
-def _imports(server: DatabaseServer, export: Path, workers: int, file: Path) -> tuple[float, ...]:
-    """Import an export checked and unchecked, and copy its rows: their number, and the times."""
-    times: dict[bool, float] = {}
-    for is_checked in (True, False):
+def _imports(
+    server: DatabaseServer, export: Path, workers: Sequence[int], file: Path
+) -> tuple[int, dict[str, float]]:
+    """Import an export in all ways, and copy its rows: their number, and the times."""
+    times: dict[str, float] = {}
+
+    def timed(name: str, count: int, *, is_checked: bool = True) -> str:
         url = server.clone()
-        task = partial(import_tape, url, export, workers=workers, is_checked=is_checked)
-        times[is_checked] = _timed(task)
-        if is_checked:
-            server.drop(url)
+        times[name] = _timed(partial(import_tape, url, export, workers=count, is_checked=is_checked))
+        return url
+
+    for count in workers:
+        server.drop(timed(f"checked {count}", count))
+    with patch.object(compiled, "check_rows", None):
+        server.drop(timed("by row", max(workers)))
+    url = timed("unchecked", 1, is_checked=False)
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         with file.open("wb") as target, cursor.copy(_COPY_OUT) as copy:
             target.writelines(copy)
@@ -183,9 +199,9 @@ def _imports(server: DatabaseServer, export: Path, workers: int, file: Path) -> 
                 while data := source.read(1 << 20):
                     copy.write(data)
 
-        bare = _timed(copy_in)
+        times["copy"] = _timed(copy_in)
     server.drop(url)
-    return rows, bare, times[True], times[False]
+    return rows, times
 
 
 def _read(folder: Path) -> None:
@@ -216,8 +232,9 @@ def table(result: Result) -> Table:
         grid.add_row(f"scan, {count} workers", f"{seconds:.2f}", rate, ratio)
     for name, seconds in (
         (f"COPY of {result.rows} rows", result.copy),
-        ("import", result.checked),
+        *((f"import --workers {count}", seconds) for count, seconds in result.checked.items()),
         ("import --unchecked", result.unchecked),
+        ("import, without compiled code", result.by_row),
     ):
         rate, ratio = f"{result.rows / seconds:,.0f} rows/s", f"{result.copy / seconds:.3f}"
         grid.add_row(name, f"{seconds:.2f}", rate, ratio)

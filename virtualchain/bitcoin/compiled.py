@@ -1,20 +1,26 @@
 """Chooses who works on every byte of a block, and writes addresses: compiled modules if there are any.
 
-`.ci/compile.py` makes `_walk` of `walk.py`, `_addresses` of `addresses.py`, and `_hashes` of `hashes.c`.
-Otherwise the first two sources are interpreted, and `hashes.py` used, with the same answers: also if
-VIRTUALCHAIN_COMPILED is 0 in the environment, if a compiled module was made from another version of its
-source, or if the processor cannot run it.
+`.ci/compile.py` makes `_walk` of `walk.py`, `_addresses` of `addresses.py`, `_hashes` of `hashes.c`, and
+`_rows` of `rows.c`. Otherwise the first two sources are interpreted and `hashes.py` is used, with the same
+answers, and an import checks every row by itself: also if VIRTUALCHAIN_COMPILED is 0 in the environment, if a
+compiled module was made from another version of its source, or if the processor cannot run it.
 """
 
 import hashlib
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from virtualchain.bitcoin import addresses, hashes, walk
 
-SOURCES: Final = {"_walk": "walk.py", "_addresses": "addresses.py", "_hashes": "hashes.c"}
+SOURCES: Final = {
+    "_walk": ("walk.py",),
+    "_addresses": ("addresses.py",),
+    "_hashes": ("hashes.c", "sha.h"),
+    "_rows": ("rows.c", "curve.h", "forms.h", "sha.h", "spends.h"),
+}
 """The compiled modules, by name, and what each is made from."""
 
 
@@ -22,7 +28,7 @@ def find_compiled(name: str) -> Any | None:  # noqa: ANN401 - a module
     """Import a compiled module; None if there is none of this version that runs here."""
     try:
         module = import_module(f"virtualchain.bitcoin.{name}")
-        source = Path(__file__).with_name(SOURCES[name]).read_bytes()
+        source = b"".join(Path(__file__).with_name(file).read_bytes() for file in SOURCES[name])
     except (ImportError, OSError):
         return None
     return module if hashlib.sha256(source).hexdigest() == module.SOURCE else None
@@ -32,6 +38,7 @@ _is_allowed: Final = os.environ.get("VIRTUALCHAIN_COMPILED") != "0"
 _walk: Any = (find_compiled("_walk") if _is_allowed else None) or walk
 _addresses: Any = (find_compiled("_addresses") if _is_allowed else None) or addresses
 _hashes: Any = (find_compiled("_hashes") if _is_allowed else None) or hashes
+_rows: Any = find_compiled("_rows") if _is_allowed else None
 
 IS_COMPILED: Final[bool] = _walk.IS_COMPILED
 """Whether blocks are walked over by compiled code."""
@@ -45,3 +52,5 @@ write_base58 = _addresses.write_base58
 hash_transactions = _hashes.hash_transactions
 merkle_rows = _hashes.merkle_rows
 consensus_hash = _hashes.consensus_hash
+check_rows: Callable[..., tuple[int, bytes]] | None = None if _rows is None else _rows.check_rows
+"""Checks rows of inputs that have the usual forms, for an import; None if it is not compiled."""

@@ -79,12 +79,12 @@ def export(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many processes read the rows. Default: one for each core; one with --unchecked.",
+    help="How many processes check rows of rare forms. Default: one for each core; one with --unchecked.",
 )
 @click.option(
     "--unchecked",
     is_flag=True,
-    help="Take the inputs as they are, in a fraction of the time: for files that you made yourself.",
+    help="Take the inputs as they are, which spares time for rare forms: for files that you made yourself.",
 )
 @wait_option
 @pass_options

@@ -1,6 +1,7 @@
 """The rows of an export's inputs on their way to the database: checked, and written as COPY takes them.
 
-Checking takes thirty times as long as the COPY, so several processes do it.
+This is for those that `usual_rows.py` leaves. Checking takes thirty times as long as the COPY, so several
+processes do it if there are many.
 """
 
 import json
@@ -22,13 +23,15 @@ COPY_BEGIN: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 _NULL: Final = b"\xff\xff\xff\xff"
 _COLUMNS: Final = struct.pack("!h", 11)
+_FEW: Final = 500
+"""Rows that take less than a tenth of a second."""
 _JSONB_VERSION: Final = b"\x01"
 _BYTEA, _INT4, _TEXT = 17, 23, 25
 """The types of elements, as PostgreSQL numbers them."""
 
 
 class Batch(NamedTuple):
-    """Rows of inputs, and the blocks that they are in, by height."""
+    """Rows of inputs, which may be none, and the blocks that they are in, by height."""
 
     rows: Sequence[Row]
     blocks: Mapping[int, Block]
@@ -39,12 +42,20 @@ class Batch(NamedTuple):
     """Whether the rows are compared with what can be computed."""
 
 
-def checked(batch: Batch) -> bytes:
-    """Check rows, and return them in the binary format of COPY; raises ValueError for one that is wrong."""
+def checked(batch: Batch) -> list[bytes]:
+    """Check rows, and return each in the binary format of COPY; raises ValueError for one that is wrong.
+
+    One that is not new is empty.
+    """
     read = partial(read_exported_input, blocks=batch.blocks, network=batch.network)
     if not batch.is_checked:
         read = partial(_taken, read)
-    return b"".join(_binary(item) for item in map(read, batch.rows) if item.block_id >= batch.start)
+    return [_binary(item) if item.block_id >= batch.start else b"" for item in map(read, batch.rows)]
+
+
+def is_short(batch: Batch) -> bool:
+    """Check whether a batch is checked before a process would have started."""
+    return len(batch.rows) <= _FEW
 
 
 def _taken(read: Callable[[Row], Input], row: Row) -> Input:

@@ -57,6 +57,8 @@ SNAPSHOT_COLUMNS: Final = (
 )
 """The columns of the apps' digests."""
 _MAY_BE_NULL: Final = frozenset({"spent_at", "block_hash", "ops_hash", "state_hash"})
+UNREADABLE: Final = (ValueError, OSError, csv.Error, ArithmeticError)
+"""What reading a damaged file raises."""
 _GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 16_000_000
 """A row group is written once it reaches either limit; that bounds the memory in use."""
@@ -144,9 +146,19 @@ def read_rows(path: Path, file: File, columns: Sequence[tuple[str, str]]) -> Ite
     try:
         for count, row in enumerate(read(path, columns), 1):  # noqa: B007 - used after the loop
             yield row
-    except (ValueError, OSError, csv.Error, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
-        raise DamagedExport(f"{path} cannot be read after row {count}: {reason}") from error
+    except UNREADABLE as error:
+        raise unreadable(path, count, error) from error
+    require_count(path, file, count)
+
+
+def unreadable(path: Path, count: int, error: Exception) -> DamagedExport:
+    """Return the error that reports what made a file unreadable after so many rows, one of `UNREADABLE`."""
+    reason = " ".join(str(error).split())
+    return DamagedExport(f"{path} cannot be read after row {count}: {reason}")
+
+
+def require_count(path: Path, file: File, count: int) -> None:
+    """Raise DamagedExport unless a file had as many rows as the manifest says."""
     if count != file.rows:
         raise DamagedExport(f"{path} has {count} rows, but its manifest says {file.rows}")
 
@@ -209,7 +221,8 @@ def _size(value: object) -> int:
     return sum(map(_size, value)) if isinstance(value, list) else _CELL
 
 
-def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
+def parquet_batches(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    """Yield the content of a Parquet file as Arrow's record batches; raises an error of `UNREADABLE`."""
     require_library("parquet")
     from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra, needed for Parquet only
 
@@ -218,15 +231,34 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Ro
             actual = [(field.name, field.type) for field in file.schema_arrow]
             if actual != [(name, arrow_type(parquet_type)) for name, parquet_type in columns]:
                 raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in actual)}")
-            for batch in file.iter_batches(batch_size=_BATCH):
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    for (name, _), value in zip(columns, row, strict=True):
-                        is_missing = value is None and name not in _MAY_BE_NULL
-                        if is_missing or (isinstance(value, list) and None in value):
-                            raise ValueError("a value is missing")
-                    yield row
+            yield from file.iter_batches(batch_size=_BATCH)
     except ArrowException as error:  # not all of them are ValueErrors
         raise ValueError(str(error)) from error
+
+
+def rows_of(batch: Any) -> list[Row]:  # noqa: ANN401 - pyarrow has no type hints
+    """Return the rows of a record batch; raises an error of `UNREADABLE`."""
+    from pyarrow import ArrowException  # noqa: PLC0415 - an extra, needed for Parquet only
+
+    try:
+        return list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    except ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def require_values(row: Row, columns: Sequence[tuple[str, str]]) -> None:
+    """Raise ValueError if a value of a row is missing that must not be."""
+    for (name, _), value in zip(columns, row, strict=True):
+        is_missing = value is None and name not in _MAY_BE_NULL
+        if is_missing or (isinstance(value, list) and None in value):
+            raise ValueError("a value is missing")
+
+
+def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
+    for batch in parquet_batches(path, columns):
+        for row in rows_of(batch):
+            require_values(row, columns)
+            yield row
 
 
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:

@@ -4,8 +4,9 @@ Every row is checked before it is written, and all of them are written in one tr
 early, for whatever reason, leaves nothing behind and can be repeated.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,16 +26,10 @@ from virtualchain.store.database import connect_writer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
-from virtualchain.transfer.checked_rows import COPY_BEGIN, COPY_END, Batch, checked
-from virtualchain.transfer.files import (
-    BLOCK_COLUMNS,
-    FORMER_INPUT_COLUMNS,
-    INPUT_COLUMNS,
-    Row,
-    read_rows,
-    row_size,
-)
+from virtualchain.transfer.checked_rows import COPY_BEGIN, COPY_END, Batch, checked, is_short
+from virtualchain.transfer.files import BLOCK_COLUMNS, Row, read_rows, row_size
 from virtualchain.transfer.manifest import BlockRef, File, Manifest, check_files, read_manifest
+from virtualchain.transfer.usual_rows import InputRows, Usual
 
 _Q = queries("transfer")
 _CHUNK: Final = 2000
@@ -84,7 +79,7 @@ def import_tape(
     if blocks is None or inputs is None:
         raise UsageError(f"{folder} holds no tape: export one with --what tape")
     migrate(url)
-    with closing(connect_writer(url, wait=wait)) as connection, Crew(checked, workers) as crew:
+    with closing(connect_writer(url, wait=wait)) as connection, Crew(checked, workers, is_short) as crew:
         try:
             with connection.transaction():
                 if manifest.network is None:
@@ -101,7 +96,7 @@ class _Importer:
     def __init__(
         self,
         connection: psycopg.Connection,
-        crew: Crew[Batch, bytes],
+        crew: Crew[Batch, list[bytes]],
         folder: Path,
         manifest: Manifest,
         *,
@@ -135,7 +130,7 @@ class _Importer:
         chainwork = self._tip_chainwork()
         if self._tip is None:  # a search may be open that was to begin with another block
             self._tape.forget_searches()
-        input_rows = _InputRows(_read_inputs(self._folder / inputs.name, inputs))
+        input_rows = InputRows(self._folder / inputs.name, inputs, self._network)
         new_inputs = 0
         for chunk in self._chunks(blocks, first, last):
             self._compare([block for block, _ in chunk if block.block_id < start])
@@ -243,27 +238,38 @@ class _Importer:
                 copy.write_row((block.block_id, *hashes, block.header, time, chainwork))
         return chainwork
 
-    def _write_inputs(
-        self, file: File, rows: "_InputRows", blocks: Sequence[Block], start: int
-    ) -> Counter[int]:
+    def _write_inputs(self, file: File, rows: InputRows, blocks: Sequence[Block], start: int) -> Counter[int]:
         """Write the inputs of those blocks that are at `start` or above; return how many each block has."""
         counts: Counter[int] = Counter()
+        waiting: deque[list[Usual | Row]] = deque()
 
         def batches() -> Iterator[Batch]:
             by_id = {block.block_id: block for block in blocks}
-            for few in _batches(rows.until(blocks[-1].block_id)):
+            for pieces in _batches(rows.of(blocks, start)):
+                few = [row for row in pieces if not isinstance(row, Usual)]
                 heights = Counter(row[0] for row in few)
-                counts.update({height: count for height, count in heights.items() if height >= start})
                 known = {height: by_id[height] for height in heights if height in by_id}
+                for piece in pieces:
+                    heights += piece.counts if isinstance(piece, Usual) else Counter()
+                counts.update({height: count for height, count in heights.items() if height >= start})
+                waiting.append(pieces)
                 yield Batch(few, known, self._network, start, self._is_checked)
 
-        with self._connection.cursor() as cursor, cursor.copy(_Q["copy_inputs"]) as copy:
-            copy.write(COPY_BEGIN)
+        with (
+            self._connection.cursor() as cursor,
+            cursor.copy(_Q["copy_inputs"]) as copy,
+            ThreadPoolExecutor(1) as thread,  # it writes a batch while this one reads and checks the next
+        ):
+            writing = thread.submit(copy.write, COPY_BEGIN)
             try:
-                for data in self._crew.in_order(batches()):
-                    copy.write(data)
+                for checked_rows in self._crew.in_order(batches()):
+                    few, pieces = iter(checked_rows), waiting.popleft()
+                    data = b"".join(each.data if isinstance(each, Usual) else next(few) for each in pieces)
+                    writing.result()
+                    writing = thread.submit(copy.write, data)
             except ValueError as error:
                 self._damaged(file, str(error))
+            writing.result()
             copy.write(COPY_END)
         return counts
 
@@ -271,46 +277,20 @@ class _Importer:
         raise DamagedExport(f"{self._folder / file.name} is damaged: {reason}")
 
 
-class _InputRows:
-    """The rows of inputs, which must be in chain order, with a look ahead of one row."""
-
-    def __init__(self, rows: Iterator[Row]) -> None:
-        self._rows = rows
-        self._next = next(rows, None)
-        self._last: Row = (-1, 0)
-
-    @property
-    def are_left(self) -> bool:
-        return self._next is not None
-
-    def until(self, block_id: int) -> Iterator[Row]:
-        """Yield the rows up to a block; raises ValueError if one is out of order."""
-        while self._next is not None and self._next[0] <= block_id:
-            row, self._next = self._next, next(self._rows, None)
-            if row[:2] <= self._last:
-                raise ValueError(f"transaction {row[1]} of block {row[0]} is out of order")
-            self._last = row[:2]
-            yield row
-
-
-def _read_inputs(path: Path, file: File) -> Iterator[Row]:
-    """Yield the rows of inputs; those that an earlier version exported were tracked by no app."""
-    if [column.name for column in file.columns] == [name for name, _ in FORMER_INPUT_COLUMNS]:
-        return ((*row, None, ()) for row in read_rows(path, file, FORMER_INPUT_COLUMNS))
-    return read_rows(path, file, INPUT_COLUMNS)
-
-
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+def _batches(pieces: Iterable[Usual | Row]) -> Iterator[list[Usual | Row]]:
     """Divide rows into batches that are limited in length and in size."""
-    batch: list[Row] = []
-    size = 0
+    batch: list[Usual | Row] = []
+    rows = size = 0
     try:
-        for row in rows:
-            batch.append(row)
-            size += row_size(row)
-            if len(batch) == _ROWS or size >= _BYTES:
+        for piece in pieces:
+            batch.append(piece)
+            if isinstance(piece, Usual):
+                size += len(piece.data)
+            else:
+                rows, size = rows + 1, size + row_size(piece)
+            if rows == _ROWS or size >= _BYTES:
                 yield batch
-                batch, size = [], 0
+                batch, rows, size = [], 0, 0
     except (ValueError, DamagedExport):
         if batch:  # what comes before the error is checked first
             yield batch

@@ -229,7 +229,7 @@ class _Worker:
             header = store.header(number, height)
             block = fetch(self._source, self._scanner, header, verify=self._plan.verify, senders=senders)
             for item in block.inputs:
-                row = _as_row(item)
+                row = as_row(item)
                 yield (*row, row_size(row))
 
 
@@ -238,7 +238,7 @@ def rules_of(watches: Iterable[Watch]) -> tuple[tuple[str, str], ...]:
     return tuple((each.magic.hex(), each.rule) for each in watches)
 
 
-def _as_row(item: Input) -> Row:
+def as_row(item: Input) -> Row:
     """Return an input as the view `virtualchain.inputs` has it, in the order of the file's columns."""
     return (
         item.block_id,

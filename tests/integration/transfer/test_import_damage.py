@@ -1,5 +1,6 @@
 """Damaged and forged exports: the error names the file and what is wrong, and nothing is written."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.support import representative
+from tests.support.exported_rows import Rows
 from tests.support.exports import Lines, change_manifest, change_rows, update_digest
 from tests.support.servers import value
+from virtualchain.bitcoin import compiled
+from virtualchain.bitcoin.networks import NETWORKS
 from virtualchain.errors import DamagedExport, UsageError, VirtualchainError
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.transfer.exporting import export
@@ -254,6 +258,37 @@ def test_parquet_with_other_columns_is_reported(make: Make, database: str) -> No
         parquet.write_table(other, path)
         update_digest(folder, path.name)
         refuse(database, folder, complaint)
+
+
+def test_refusals_are_those_of_the_code_that_checks_each_row(
+    make: Make, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is changed, wherever a row group begins or ends: compiled code does not change the message."""
+    path = make("parquet") / "inputs.parquet"
+    table, change = parquet.read_table(path), Rows(7, NETWORKS["regtest"]).changed
+    refused = set()
+    fee = table.schema.get_field_index("fee")
+    for at, size in itertools.product((0, 6, 7, 13, -1), (1, 7, 1000)):
+        rows = [tuple(row.values()) for row in table.to_pylist()]
+        rows[at] = change(rows[at])
+        # Some changes are none that could be noticed. The last row is wrong, too.
+        rows[-1] = (*rows[-1][:fee], rows[-1][fee] + 1, *rows[-1][fee + 1 :])
+        arrays = [
+            pa.array(values, field.type)
+            for values, field in zip(zip(*rows, strict=True), table.schema, strict=True)
+        ]
+        parquet.write_table(pa.table(arrays, schema=table.schema), path, row_group_size=size)
+        update_digest(path.parent, path.name)
+        messages = []
+        for check_rows in (compiled.check_rows, None):
+            monkeypatch.setattr(compiled, "check_rows", check_rows)
+            with pytest.raises(DamagedExport) as raised:
+                import_tape(database, path.parent)
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
+        refused.add(messages[0])
+        monkeypatch.undo()
+    assert len(refused) > 8
 
 
 def test_a_wrong_number_of_rows_is_noticed(make: Make, database: str) -> None:

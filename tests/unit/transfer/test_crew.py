@@ -32,8 +32,16 @@ def test_a_single_job_takes_no_process() -> None:
         assert list(crew.in_order([])) == []
 
 
-def _own_process(_: int) -> int:
-    return os.getpid()
+def test_a_short_job_takes_no_process() -> None:
+    """It is done by whoever asks, and its error comes in its turn, after the results before it."""
+    seen: list[int] = []
+    with Crew(_own_process, 2, is_short=lambda job: job < 3) as crew, pytest.raises(ZeroDivisionError):
+        seen.extend(crew.in_order([1, 2, 5, 2, 0, 1]))
+    assert [each == os.getpid() for each in seen] == [True, True, False, True]
+
+
+def _own_process(job: int) -> int:
+    return os.getpid() * job // job
 
 
 def test_a_process_that_ends_is_reported() -> None:
