@@ -23,6 +23,55 @@ Spend = tuple[bytes, bytes, list[bytes]]
 """The script that is spent, the input script, and the witness."""
 
 
+def exported(
+    raw: bytes,
+    spent: Sequence[SpentOutput],
+    network: Network,
+    *,
+    block_id: int,
+    claimed: bytes | None = None,
+    txindex: int = 1,
+    magics: Sequence[bytes] = (b"re",),
+    **others: Any,
+) -> Row:
+    """Return the row of a transaction; `claimed` is another one whose senders it has, if there is one."""
+    transaction, packed = read_transaction(raw, network), pack_outputs(spent)
+    item = Input(
+        block_id=block_id,
+        txindex=txindex,
+        txid=transaction.txid,
+        raw=raw,
+        magics=tuple(magics),
+        senders=StoredTransaction(claimed or raw, packed, network).senders(),
+        outputs=transaction.outputs,
+        fee=sum(each.value for each in spent) - sum(each.value for each in transaction.paid),
+        spent=packed,
+        **others,
+    )
+    return as_row(item)
+
+
+def pay_to_key_hash(key: bytes) -> bytes:
+    """Write a p2pkh script."""
+    return b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"
+
+
+def in_p2sh(script: bytes, stack: Sequence[bytes]) -> Spend:
+    """Spend a script inside p2sh with the items of a stack."""
+    return b"\xa9\x14" + hash160(script) + b"\x87", b"".join(map(push, [*stack, script])), []
+
+
+def in_p2wsh(script: bytes, stack: Sequence[bytes]) -> Spend:
+    """Spend a script inside p2wsh with the items of a stack."""
+    return b"\0\x20" + hashlib.sha256(script).digest(), b"", [*stack, script]
+
+
+def nested(spend: Spend) -> Spend:
+    """Put a witness program inside p2sh."""
+    program, _, witness = spend
+    return *in_p2sh(program, ())[:2], witness
+
+
 class Rows:
     """Makes rows from random numbers."""
 
@@ -45,24 +94,20 @@ class Rows:
 
         raw = written(spends)
         spent = capped(SpentOutput(self._value(), script) for script, _, _ in spends)
-        transaction, packed = read_transaction(raw, self._network), pack_outputs(spent)
         claimed = raw if pick.random() < 0.5 else written(usual)
         tracked = pick.choice(((), (), ("names",), ("names", "tokens"), ("é",)))
         magics = pick.choice(((b"re",), (b"re",), (b"", b"id", b"re"), (b"\xff",), ()))
-        item = Input(
+        return exported(
+            raw,
+            spent,
+            self._network,
+            claimed=claimed,
             block_id=block_id,
             txindex=txindex,
-            txid=transaction.txid,
-            raw=raw,
             magics=magics,
-            senders=StoredTransaction(claimed, packed, self._network).senders(),
-            outputs=transaction.outputs,
-            fee=sum(each.value for each in spent) - sum(each.value for each in paid),
-            spent=packed,
             spent_at=pick.choice((None, [pick.randrange(2 * block_id + 1) for _ in spends])),
             tracked_by=tracked,
         )
-        return as_row(item)
 
     def changed(self, row: Row) -> Row:
         """Change something in a row, and what follows from it or not."""
@@ -117,7 +162,7 @@ class Rows:
                 self._multisig,
                 self._multisig,
                 lambda: push(self._key()) + b"\xac",
-                lambda: self._p2pkh(self._key()),
+                lambda: pay_to_key_hash(self._key()),
                 lambda: b"\x51",
                 lambda: b"",
                 lambda: pick.randbytes(pick.randrange(1, 80)),
@@ -135,10 +180,6 @@ class Rows:
         if script[:1] == b"\x76":
             return [self._signature(), key]
         return [self._signature() for _ in range(self._random.randrange(3))]
-
-    @staticmethod
-    def _p2pkh(key: bytes) -> bytes:
-        return b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"
 
     def _taproot(self) -> Spend:
         pick = self._random
@@ -177,24 +218,23 @@ class Rows:
         key, inner = self._key(), self._inner()
         stack = self._stack(inner, key)
         if inner[:1] == b"\x76":
-            inner = self._p2pkh(key)
+            inner = pay_to_key_hash(key)
 
         def pushed(items: Sequence[bytes]) -> bytes:
-            return b"".join(push(item) if item else b"\0" for item in items)
+            return b"".join(map(push, items))
 
-        program = b"\0\x20" + hashlib.sha256(inner).digest()
         key_program = b"\0\x14" + hash160(key)
         multisig = self._multisig()
         return pick.choice(
             (
-                lambda: (self._p2pkh(key), pushed([self._signature(), key]), []),
+                lambda: (pay_to_key_hash(key), pushed([self._signature(), key]), []),
                 lambda: (push(key) + b"\xac", pushed([self._signature()]), []),
                 lambda: (multisig, pushed(self._stack(multisig, key)), []),
-                lambda: (b"\xa9\x14" + hash160(inner) + b"\x87", pushed([*stack, inner]), []),
-                lambda: (b"\xa9\x14" + hash160(program) + b"\x87", push(program), [*stack, inner]),
-                lambda: (b"\xa9\x14" + hash160(key_program) + b"\x87", push(key_program), [b"\x01", key]),
+                lambda: in_p2sh(inner, stack),
+                lambda: nested(in_p2wsh(inner, stack)),
+                lambda: nested((key_program, b"", [b"\x01", key])),
                 lambda: (key_program, b"", [self._signature(), key]),
-                lambda: (program, b"", [*stack, inner]),
+                lambda: in_p2wsh(inner, stack),
                 self._taproot,
                 self._taproot,
                 lambda: (self._output(), pushed(stack), []),
@@ -234,7 +274,7 @@ class Rows:
             lambda: b"\x51\x20" + pick.randbytes(32),
             lambda: b"\x51\x02\x4e\x73",
             lambda: b"\xa9\x14" + pick.choice((bytes(20), pick.randbytes(20))) + b"\x87",
-            lambda: self._p2pkh(self._key()),
+            lambda: pay_to_key_hash(self._key()),
             lambda: op_return(pick.randbytes(pick.choice((1, 75, 76, 80, 256)))),
         )
         if pick.random() < 0.8:
