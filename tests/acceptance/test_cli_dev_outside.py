@@ -77,6 +77,7 @@ def test_a_real_node(cli: Commands, start: Callable[..., Dev]) -> None:
     program = find_bitcoind()
     if program is None:
         pytest.skip("no bitcoind: name one in the environment variable BITCOIND, or put it on PATH")
+    cli.environment["BITCOIND"] = str(program)  # it may have been found in the user's cache
     dev = start("--no-pages", "--node", "bitcoind")
     assert dev.next("loaded")["block_id"] == PREMINED + 1
     node = dev.do("status")["node"]
