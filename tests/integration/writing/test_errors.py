@@ -78,6 +78,8 @@ def test_not_enough_coins(world: World) -> None:
     assert "has not enough coins: it can spend " in message
     assert "the outputs take 10000000.00000000 BTC and a fee" in message
     assert "more can be spent once confirmed or mature" in message
+    largest = refused(world.sender(), burn=21_000_001 * 10**8)
+    assert largest == "21000001.00000000 BTC is more than there can be"
     assert "has no coin to send from" in refused(world.sender(), sender=world.address())
 
 
