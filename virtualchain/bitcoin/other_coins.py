@@ -6,10 +6,8 @@ The values are those of the nodes' chain parameters. What is not checked on thes
 
 from typing import Final
 
-from virtualchain.bitcoin.parameters import EASIEST_TARGET, Network, scrypt
+from virtualchain.bitcoin.parameters import COIN, EASIEST_TARGET, Network, scrypt
 
-_COIN: Final = 100_000_000
-"""Base units of a coin, on each of these chains."""
 _HALF_A_WEEK: Final = 302_400
 """Seconds."""
 
@@ -73,7 +71,7 @@ _LITECOIN: Final = (
         whole_period_block_id=2017,
         spacing=150,
         confirmations=12,
-        largest_amount=84_000_000 * _COIN,
+        largest_amount=84_000_000 * COIN,
     ),
     Network(
         name="litecoin-testnet",
@@ -103,7 +101,7 @@ _LITECOIN: Final = (
         eases=True,
         spacing=150,
         confirmations=12,
-        largest_amount=84_000_000 * _COIN,
+        largest_amount=84_000_000 * COIN,
     ),
     Network(
         name="litecoin-regtest",
@@ -131,7 +129,7 @@ _LITECOIN: Final = (
         retargets=False,
         spacing=150,
         confirmations=12,
-        largest_amount=84_000_000 * _COIN,
+        largest_amount=84_000_000 * COIN,
     ),
 )
 _NAMECOIN: Final = (
@@ -238,7 +236,7 @@ _DOGECOIN: Final = (
         auxpow_index_is_zero=True,
         spacing=60,
         confirmations=20,
-        largest_amount=10_000_000_000 * _COIN,
+        largest_amount=10_000_000_000 * COIN,
     ),
     Network(
         name="dogecoin-testnet",
@@ -268,7 +266,7 @@ _DOGECOIN: Final = (
         auxpow_index_is_zero=True,
         spacing=60,
         confirmations=20,
-        largest_amount=10_000_000_000 * _COIN,
+        largest_amount=10_000_000_000 * COIN,
     ),
     Network(
         name="dogecoin-regtest",
@@ -297,7 +295,7 @@ _DOGECOIN: Final = (
         auxpow_index_is_zero=True,
         spacing=1,
         confirmations=20,
-        largest_amount=10_000_000_000 * _COIN,
+        largest_amount=10_000_000_000 * COIN,
     ),
 )
 

@@ -16,6 +16,8 @@ from virtualchain.errors import UsageError, quoted
 EASIEST_TARGET: Final = (1 << 255) - 1
 """Regtest's limit: every second hash is below it."""
 
+COIN: Final = 100_000_000
+"""Base units of a coin, on every chain."""
 LARGEST_AMOUNT: Final = 10**18
 """Base units: the largest amount on any chain that virtualchain knows, Dogecoin's."""
 
@@ -107,8 +109,17 @@ class Network:
     """Seconds from one block to the next, on average."""
     confirmations: int = 6
     """Confirmations from which on a block counts as final, where an app and its operator name none."""
-    largest_amount: int = 21_000_000 * 100_000_000
+    largest_amount: int = 21_000_000 * COIN
     """Base units (satoshi): no amount is larger."""
+
+    def written(self, amount: int) -> str:
+        """Write base units as coins, with all eight decimals and the unit."""
+        return f"{amount // COIN}.{amount % COIN:08} {self.unit}"
+
+    def require_possible(self, amount: int) -> None:
+        """Raise UsageError for an amount, in base units, that no output can hold."""
+        if amount > self.largest_amount:
+            raise UsageError(f"{self.written(amount)} is more than there can be")
 
     def __post_init__(self) -> None:
         for field, is_right, expected in (

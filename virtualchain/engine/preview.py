@@ -171,6 +171,8 @@ def make_up(
             if isinstance(outputs, int)
             else [(amount, _script(connection, each, bound)) for amount, each in outputs]
         )
+    for amount, _ in () if isinstance(paid, int) else paid:
+        network(bound).require_possible(amount)
     around = Around.of(paid, script)
     payload = write_input(
         contract,

@@ -16,6 +16,7 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from virtualchain.app.fields import opcode_text
+from virtualchain.bitcoin.parameters import COIN
 
 CUT: Final = 80
 """Characters of a value that a list shows."""
@@ -44,7 +45,6 @@ _MARKS: Final = 2
 _DIGITS: Final = 300
 """Digits of an integer that are grouped: longer ones are text."""
 _NOTHING: Final = "\N{EN DASH}"
-_BITCOIN: Final = 100_000_000
 _FEW: Final = 1_000_000
 """Satoshis up to which an amount is written in satoshis."""
 
@@ -302,7 +302,7 @@ def amount(satoshis: int | None, unit: str = "BTC") -> str:
     satoshis = int(satoshis)
     if abs(satoshis) < _FEW and unit == "BTC":
         return f"{satoshis:,} sat"
-    whole_coins, rest = divmod(abs(satoshis), _BITCOIN)
+    whole_coins, rest = divmod(abs(satoshis), COIN)
     return f"{'-' if satoshis < 0 else ''}{whole_coins:,}.{rest:08d} {unit}".rstrip()
 
 

@@ -4,11 +4,9 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from virtualchain.bitcoin.parameters import Network
+from virtualchain.bitcoin.parameters import COIN, Network
 from virtualchain.errors import UsageError, quoted
 
-BITCOIN: Final = 100_000_000
-"""Satoshi."""
 _AMOUNT: Final = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
 _SATOSHI: Final = re.compile(r"([0-9]{1,16}) ?sats?")
 _COIN: Final = re.compile(r"([0-9a-f]{64}):([0-9]{1,6})")
@@ -21,22 +19,16 @@ def read_amount(text: str) -> int:
     if satoshi := _SATOSHI.fullmatch(text):
         return int(satoshi[1])
     if bitcoins := _AMOUNT.fullmatch(text):
-        return int(bitcoins[1]) * BITCOIN + int((bitcoins[2] or "").ljust(8, "0"))
+        return int(bitcoins[1]) * COIN + int((bitcoins[2] or "").ljust(8, "0"))
     raise UsageError(
         f"{quoted(text)} is not an amount: write bitcoins with up to eight decimals, such as 0.001, or "
         "satoshis, such as 546sat"
     )
 
 
-def require_possible(satoshi: int, network: Network) -> None:
-    """Raise UsageError for an amount that no output of a network can hold."""
-    if satoshi > network.largest_amount:
-        raise UsageError(f"{write_amount(satoshi, network)} is more than there can be")
-
-
 def write_amount(satoshi: int, network: Network) -> str:
     """Write base units as coins of a network, with all eight decimals and the unit."""
-    return f"{satoshi // BITCOIN}.{satoshi % BITCOIN:08} {network.unit}"
+    return network.written(satoshi)
 
 
 def read_fee_rate(text: str) -> Decimal:

@@ -33,7 +33,7 @@ from virtualchain.errors import (
 )
 from virtualchain.model import SpentOutput
 from virtualchain.reading import views
-from virtualchain.writing.amounts import require_possible, write_amount
+from virtualchain.writing.amounts import write_amount
 from virtualchain.writing.orders import DEFAULT_TERMS, Order, Say, Sent, Terms, one_line
 from virtualchain.writing.policy import UNSIGNED, Facts, is_known, refusal
 from virtualchain.writing.psbt import finalize, with_made_up_signatures, without_signatures
@@ -130,7 +130,7 @@ class InputSender:
         if burn is not None:
             payments.append(SpentOutput(burn, BURN_SCRIPT))
         for payment in payments:
-            require_possible(payment.value, self.source.network)
+            self.source.network.require_possible(payment.value)
         for address in (sender, change):
             if address is not None:
                 script_of(self.source, address)

@@ -50,6 +50,17 @@ def test_a_transaction_that_is_nothing_to_the_app_is_refused(
         preview(notary, tx=fake_node.send(b"other").raw, database=database_url)
 
 
+def test_an_amount_that_no_output_can_hold_is_refused(
+    fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """The network says how much there can be."""
+    fake_node.mine()
+    run(notary)
+    outputs = [(21_000_001 * 10**8, b"\x51")]
+    with pytest.raises(UsageError, match=r"21000001\.00000000 BTC is more than there can be"):
+        preview(notary, "claim", sha256=DOCUMENT, outputs=outputs, database=database_url)
+
+
 def test_what_would_halt_the_app_halts_nothing(
     fake_node: FakeNode, run: Run, query: Query, foresee: Foreseeing
 ) -> None:

@@ -18,7 +18,7 @@ SHAPE = Shape(
 
 
 @pytest.mark.parametrize(
-    ("key", "found"),
+    ("key", "fitted"),
     [
         ((1, 2), (1, Decimal("2.00"))),
         ((1, Decimal("2.000")), (1, Decimal("2.00"))),
@@ -30,8 +30,8 @@ SHAPE = Shape(
     ],
 )
 def test_a_key_that_no_row_can_have_is_not_looked_for(
-    key: tuple[object, ...], found: tuple[object, ...] | None
+    key: tuple[object, ...], fitted: tuple[object, ...] | None
 ) -> None:
     """What the server would round, refuse or find unknown is no key."""
-    assert SHAPE.find_key(key) == found
+    assert SHAPE.find_key(key) == fitted
     assert SHAPE.find_prefix(key[:1]) == (None if key[0] in {None, 1 << 31} else (1,))

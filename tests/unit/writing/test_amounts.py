@@ -12,7 +12,6 @@ from virtualchain.writing.amounts import (
     read_amount,
     read_coin,
     read_fee_rate,
-    require_possible,
     split_payment,
     write_amount,
 )
@@ -28,9 +27,9 @@ def test_what_is_written_is_read(satoshi: int) -> None:
 def test_every_chain_has_its_unit_and_its_limit() -> None:
     """Amounts are written with the unit, and what no output can hold is refused."""
     assert write_amount(546, network("dogecoin")) == "0.00000546 DOGE"
-    require_possible(21_000_001 * 10**8, network("dogecoin"))
+    network("dogecoin").require_possible(21_000_001 * 10**8)
     with pytest.raises(UsageError, match=r"21000001\.00000000 BTC is more than there can be"):
-        require_possible(21_000_001 * 10**8, network("mainnet"))
+        network("mainnet").require_possible(21_000_001 * 10**8)
 
 
 @pytest.mark.parametrize(
