@@ -93,9 +93,25 @@ SELECT pg_catalog.set_config('role', NULL, true), pg_catalog.set_config('search_
     pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('enable_hashjoin', 'off', true),
     pg_catalog.set_config('enable_mergejoin', 'off', true), pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true);
 
+-- name: handle_rows
+-- Before callbacks of which no statement is expected: silence the tables' triggers, and have rows looked up by their keys.
+SELECT pg_catalog.set_config('virtualchain.block_id', 'undo', true),
+    pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('enable_hashjoin', 'off', true),
+    pg_catalog.set_config('enable_mergejoin', 'off', true), pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true);
+
 -- name: deferrable
 -- A constraint of a build's tables that may be deferred.
 SELECT 1 FROM pg_constraint WHERE connamespace = to_regnamespace(quote_ident(%(tables)s)) AND condeferrable LIMIT 1;
+
+-- name: refusing
+-- Something for which a build's tables may refuse rows whose values fit: a constraint that is no primary key, or an index that is more than a list of columns in order.
+SELECT 1 FROM pg_class AS t
+WHERE t.relnamespace = to_regnamespace(quote_ident(%(tables)s)) AND t.relkind IN ('r', 'p') AND (
+    EXISTS (SELECT FROM pg_constraint WHERE (conrelid = t.oid OR confrelid = t.oid) AND contype NOT IN ('p', 'n'))
+    OR EXISTS (SELECT FROM pg_index WHERE indrelid = t.oid AND NOT indisprimary
+        AND (indisunique OR indexprs IS NOT NULL OR indpred IS NOT NULL))
+    OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = t.oid AND attgenerated <> ''))
+LIMIT 1;
 
 -- name: pins
 -- The settings of `pin_settings` that values and literals depend on, once more: an app may have changed them.

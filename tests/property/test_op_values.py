@@ -152,6 +152,7 @@ class NoState:
 
     db_state = None
     is_transactional = False
+    may_end_in_flight = False
     broken = None
     number = None
 
@@ -161,7 +162,7 @@ class NoState:
     def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Do nothing."""
 
-    def leave(self) -> None:
+    def leave(self, *, in_flight: bool) -> None:
         """Do nothing."""
 
     def savepoint(self) -> AbstractContextManager[object]:

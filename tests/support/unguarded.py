@@ -11,6 +11,7 @@ from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 
 def unguarded(state: State) -> psycopg.Cursor[dict[str, Any]]:
     """Return a cursor on the block's transaction, as the app's role, that runs any statement."""
+    state._open()
     state._wrote = state.has_written = True
     return state._connection.cursor(row_factory=dict_row)
 

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Final
 
 from virtualchain.bitcoin.block import Scan, Scanner, inputs
@@ -38,17 +38,24 @@ def prefetch(
     At most `ahead` blocks are fetched or held beyond the one yielded last, and together they take at most
     `MOST_BYTES`: a block that would take more waits until its turn. An error in a block is raised when
     its turn comes, after all blocks before it. Close the generator to stop early (`contextlib.closing`): this
-    cancels the fetches that have not started, and returns when the others have finished.
+    cancels the fetches that have not started, and returns when the others have finished. A single block is
+    fetched by the caller's own thread.
     """
     if isinstance(source, InputSource):
         asked = list(headers)
         if asked:
             yield from _read_ahead(source, scanner, asked, verify, senders or Senders(), clock or Clock())
         return
-    remaining = zip(count(), headers)
+    checks = senders or Senders()
+    following = iter(headers)
+    first = list(islice(following, 2))
+    if len(first) < 2:
+        for header in first:
+            yield _on_tape(fetch(source, scanner, header, verify=verify, senders=checks, clock=clock), checks)
+        return
+    remaining = zip(count(), chain(first, following))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     budget = _Budget(MOST_BYTES)
-    checks = senders or Senders()
 
     def fetch_in_budget(place: int, header: Block) -> ScannedBlock:
         def claim(size: int) -> None:
@@ -64,13 +71,18 @@ def prefetch(
         while pending:
             block = pending.popleft().result()
             pending.extend(submit(1))
-            checks.require_on_tape(block.made_in, f"block {block.block.block_id} ({block.block.hash})")
-            yield block
+            yield _on_tape(block, checks)
             del block
             budget.next_turn()
     finally:
         budget.close()
         pool.shutdown(cancel_futures=True)
+
+
+def _on_tape(scanned: ScannedBlock, senders: Senders) -> ScannedBlock:
+    """Return a block once what it spends was made in blocks of the tape, as far as that is checked."""
+    senders.require_on_tape(scanned.made_in, f"block {scanned.block.block_id} ({scanned.block.hash})")
+    return scanned
 
 
 def _read_ahead(

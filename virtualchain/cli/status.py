@@ -253,7 +253,7 @@ def _look_ahead(
 ) -> _Outlook:
     """Ask the node for its tip, and the planner what a writer would now wait for, if anything."""
     from virtualchain.engine.look import Look
-    from virtualchain.store.tape import Tape
+    from virtualchain.store.tape import Standing, Tape
 
     outlook = _Outlook()
     try:
@@ -264,6 +264,7 @@ def _look_ahead(
             if live or (live is not None and tape.tip() is not None):
                 plan = Look(source, confirmations, options.settings.verify or "headers").plan(
                     tape,
+                    Standing(tape.tip(), tape.pins()),
                     first_block_id=min((build.base_block_id + 1 for build in live), default=0),
                     node_tip=lambda: tip,
                 )

@@ -272,13 +272,16 @@ class Deployment:
             machine.check_base_block(block)
         if near_tip != self._is_durable:
             self._set_durable(durable=near_tip)
-        with BlockTransaction(self.connection, block, scanned.inputs, is_new=True) as transaction:
+        waits = self._waits or near_tip
+        with BlockTransaction(
+            self.connection, block, scanned.inputs, is_new=True, in_flight=not waits
+        ) as transaction:
             with self._clock.stage("judge"):
                 inputs = self._look(scanned, transaction)
                 advanced = list(self._advanced(block, inputs, transaction))
             is_asked = any(step is not None and machine.is_to_be_asked for machine, step in advanced)
             with self._clock.stage("commit"):
-                if self._waits or near_tip or is_asked:
+                if waits or is_asked:
                     self._commit(transaction, advanced)
                 else:
                     transaction.send_commit()

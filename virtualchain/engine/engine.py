@@ -497,14 +497,14 @@ class StateEngine(Answering):
 
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
-        pins = self._deployment.tape.pins()
+        standing = self._deployment.tape.standing()
         if not isinstance(self._source, NodeSource):
             self._source.tip()  # files are read again when they are asked for it; a node knows its chain
         plan = self._look.plan(
             self._deployment.tape,
+            standing,
             first_block_id=self._deployment.first_block_id(),
             node_tip=self._source.tip,
-            pins=pins,
         )
         self._report.know(self._look.node_tip, *standing_of(self._source))
         if self._node_is_away:
@@ -517,7 +517,7 @@ class StateEngine(Answering):
                 self._waits_for = reason
                 return False
             case Reorg():
-                self._roll_back(plan, pins)
+                self._roll_back(plan, standing.pins)
                 return True
             case Extend(blocks=blocks):
                 self._waits_for = None

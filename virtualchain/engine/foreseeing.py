@@ -348,9 +348,9 @@ class _ForeseenTables(TableState):
             self._log.enter(self._block_id, self._tables)
         self.changes.append((place, captured))
 
-    def leave(self) -> None:
+    def leave(self, *, in_flight: bool) -> None:
         """End the block's callbacks, and find out what is left to know of its changes."""
-        super().leave()
+        super().leave(in_flight=in_flight)
         self._captured.settle()
 
     def digest(self, block_id: int) -> None:  # type: ignore[override]  # noqa: ARG002 - nobody asks for it

@@ -52,6 +52,10 @@ class SentAhead(Protocol):
     def failed_call(self) -> int | None:
         """The call that sent it."""
 
+    @property
+    def may_end_in_flight(self) -> bool:
+        """Whether what is sent last need not be waited for."""
+
 
 class _Undone(Exception):
     """A call rejects its candidate, and what it wrote must be undone."""
@@ -121,7 +125,7 @@ def judge(
             raise NeedsCare(sent.failed_call) from error
         raise
     try:
-        state.leave()
+        state.leave(in_flight=sent.may_end_in_flight)
     except psycopg.Error as error:
         if is_transient(error):
             raise

@@ -15,10 +15,12 @@ from virtualchain.bitcoin.source import BlockSource, InputSource, Tip, read_head
 from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block, Verification
-from virtualchain.store.tape import Tape
+from virtualchain.store.tape import Standing, Tape
 
 _ATTEMPTS: Final = 3
 """How often a block is asked for that is missing although the chain reaches up to it."""
+_KEPT: Final = 100
+"""Headers of the tape that are read at once, and known at the next look."""
 _FEW: Final = 10
 """If there are no more blocks to take than this, the headers end at the source's tip."""
 
@@ -74,27 +76,26 @@ class Look:
         self._confirmations = confirmations
         self._headers = _Headers(source, is_trusted=verify == "off")
         self._branch = _Branch(self._headers, ())
+        self._recent = _Recent()
         self.node_tip = Tip(-1, "")
         """The last block of the source's active chain, as far as the last plan knows it."""
 
     def plan(
         self,
         tape: Tape,
+        standing: Standing,
         *,
         first_block_id: int,
         node_tip: Callable[[], Tip],
-        pins: Mapping[int, str] | None = None,
     ) -> planner.Plan:
-        """Decide what the tape needs next.
+        """Decide what the tape, which stands like that, needs next.
 
         `first_block_id` is where an empty one starts. `node_tip` returns the last block of the source's
         active chain; it is not called if there are a few blocks to take, whose rows somebody waits for.
-        `pins` are the tape's pins, if they have been read. Raises NodeUnavailable if that chain changed
-        meanwhile, MalformedBlock for a header that no node would accept, and NodeError and UsageError as
-        `planner.plan` does.
+        Raises NodeUnavailable if that chain changed meanwhile, MalformedBlock for a header that no node would
+        accept, and NodeError and UsageError as `planner.plan` does.
         """
-        tip = tape.tip()
-        required = tape.pins() if pins is None else pins
+        tip, required = standing
         following = self._following(tape, tip, first_block_id, node_tip)
         # A block counts as confirmed by the headers that were read on top of it. What `node_tip` returns may
         # be the height of another, longer chain that the source has left since.
@@ -131,7 +132,8 @@ class Look:
         while 0 < len(headers) <= self._confirmations and (more := self._headers.after(headers[-1])):
             headers += more
         next_id = first_block_id if tip is None else tip.block_id + 1
-        self._headers.check(headers, next_id, tip, _on_tape(tape))
+        self._headers.check(headers, next_id, tip, self._recent.on(tape, tip))
+        self._recent.add(headers)
         return headers
 
     def _plan_on_a_fork(
@@ -151,7 +153,7 @@ class Look:
         if first_id <= node_tip:
             if not self._branch.goes_on(first_id, pins.required):
                 self._branch = _Branch(self._headers, pins.required)
-            theirs = self._branch.read(first_id, _on_tape(tape))
+            theirs = self._branch.read(first_id, self._recent.on(tape, tip))
         return planner.plan(
             tip=tip,
             first_block_id=first_block_id,
@@ -222,22 +224,38 @@ class _Branch:
         return self._sum
 
 
+class _Recent:
+    """The last headers of a tape, which the next ones are checked with, and those found on top of it.
+
+    They form one chain, so a tape that ends with one of them has those before it.
+    """
+
+    def __init__(self) -> None:
+        self._by_height: dict[int, Block] = {}
+
+    def on(self, tape: Tape, tip: Block | None) -> Earlier:
+        """Return what finds a header of the tape, which ends with `tip`."""
+        known, self._by_height = self._by_height, {}
+        if tip is not None and tip.block_id in known and known[tip.block_id].hash == tip.hash:
+            heights = range(tip.block_id - _KEPT, tip.block_id + 1)
+            self._by_height = {height: known[height] for height in heights if height in known}
+
+        def header(block_id: int) -> Block | None:
+            if block_id not in self._by_height:  # many are read at once, as neighbors are asked for next
+                blocks = tape.blocks(block_id - _KEPT, block_id)
+                self._by_height.update((block.block_id, block) for block in blocks)
+            return self._by_height.get(block_id)
+
+        return header
+
+    def add(self, headers: Sequence[Block]) -> None:
+        """Add headers on top of the tape."""
+        self._by_height.update((block.block_id, block) for block in headers)
+
+
 def _summed(tape: Tape, first: Block, tip: Block) -> planner.Branch:
     """Sum up the tape from a block on."""
     return planner.Branch(first, tip, work(first.bits) + tape.work_above(first))
-
-
-def _on_tape(tape: Tape) -> Earlier:
-    """Return what finds a header on the tape; many are read at once, as neighbors are asked for next."""
-    known: dict[int, Block | None] = {}
-
-    def header(block_id: int) -> Block | None:
-        if block_id not in known:
-            known[block_id] = None
-            known.update((block.block_id, block) for block in tape.blocks(block_id - 100, block_id))
-        return known[block_id]
-
-    return header
 
 
 def _pins(tape: Tape, source: BlockSource, pinned: Mapping[int, str], node_tip: int) -> planner.Pins:

@@ -62,10 +62,11 @@ class AppState(Protocol):
     def end_call(self, candidate: object) -> None:
         """End a call whose writes stay, on a candidate, or on the block as a whole (None)."""
 
-    def leave(self) -> None:
+    def leave(self, *, in_flight: bool) -> None:
         """End the block's callbacks; raise psycopg.Error for a violated deferred constraint.
 
-        When it returns, nothing that was sent ahead can fail any more.
+        When it returns, nothing that was sent ahead can fail any more for its values. With `in_flight`, it
+        may fail for other reasons yet.
         """
 
     def savepoint(self) -> AbstractContextManager[object]:
@@ -117,6 +118,7 @@ class TableState:
         self._entered = -1
         """The last block in which callbacks ran."""
         self._defers = log.has_deferrable_constraints(tables)
+        self._may_refuse_rows = log.may_refuse_rows(tables)
         self._number = EMPTY
         self._hash = digest_number(self._number)
 
@@ -128,21 +130,21 @@ class TableState:
         return False
 
     def enter(self, block: Block) -> None:
-        """Open the app's tables to its callbacks."""
+        """Begin the callbacks of a new block."""
         self._entered = block.block_id
-        self._log.enter(block.block_id, self._tables)
+        self.db_state.begin(block)
         if self._defers:
             self._log.defer_constraints()
-        self.db_state.begin(block)
 
-    def leave(self) -> None:
+    def leave(self, *, in_flight: bool) -> None:
         """Write the rows, check deferred constraints, close the tables, and ask what changed if need be."""
         self.db_state.end_calls()
         if self._defers:
             self._log.check_constraints()
         if not self.db_state.knows_changes:
             self._history.ask_changes(self._entered)
-        self.db_state.end()
+        if self._may_refuse_rows or not (in_flight and self.db_state.knows_changes):
+            self.db_state.end()
 
     def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Begin a call; what was sent in front of one that is careful is waited for."""
@@ -227,7 +229,7 @@ class OpaqueState:
     def enter(self, block: Block) -> None:
         """Do nothing: the state is the app's."""
 
-    def leave(self) -> None:
+    def leave(self, *, in_flight: bool) -> None:
         """Do nothing: the state is the app's."""
 
     def begin_call(self, call: int, *, is_careful: bool) -> None:

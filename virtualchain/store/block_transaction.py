@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Coinbase, Input
 from virtualchain.store.log import CHUNK, AppLog, OpRows, RejectionRows, Snapshot, as_json
-from virtualchain.store.pipeline import Answer, pipeline_of
+from virtualchain.store.pipeline import Answer, EarlierFailed, pipeline_of
 from virtualchain.store.sql import queries, statement
 
 _Q = {name: statement(query) for name, query in queries("block_transaction").items()}
@@ -59,7 +59,8 @@ class BlockTransaction:
 
     `inputs` are those that the tape gets, together with the block if it `is_new`. Whoever runs a statement of
     the block calls `begin` first. From then on statements are sent ahead, and the error of one is raised by a
-    later one, or by `wait`.
+    later one, or by `wait`. If the block's end will not be waited for, `in_flight`, a part need not wait for
+    what it sent last.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class BlockTransaction:
         inputs: Sequence[Input] = (),
         *,
         is_new: bool = False,
+        in_flight: bool = False,
     ) -> None:
         self._connection = connection
         self._pipeline = pipeline_of(connection)
@@ -76,6 +78,9 @@ class BlockTransaction:
         self.inputs = inputs
         self._lacks_block = is_new
         self._has_begun = False
+        self._is_in_flight = in_flight
+        self._hold: _Hold | None = None
+        """That of the part that runs, or ran last."""
         self._taken: list[_Part] = []
         self._rows = _no_rows()
         self._size = 0
@@ -116,28 +121,59 @@ class BlockTransaction:
         """The number of the call whose statement has failed; None if that was sent at the block's end."""
         return self._pipeline.failed_call
 
+    @property
+    def may_end_in_flight(self) -> bool:
+        """Whether the part that runs may end without waiting for what it sent last.
+
+        That nobody swaps its build must be known by then.
+        """
+        return self._is_in_flight and self._hold is not None and self._hold.is_answered
+
     @contextmanager
     def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
         """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.
 
-        Raises BuildChanged as `AppLog.hold` does, also in place of another failure, which it explains.
+        With the first part the whole transaction is undone, and begun again. Raises BuildChanged as
+        `AppLog.hold` does, also in place of another failure, which it explains.
         """
+        is_first = not self._has_begun
+        if not is_first:
+            self._require_no_failure()
         self.begin()
-        hold = _Hold(log, is_live=is_live)
-        self._pipeline.run(_Q["begin_part"])
+        hold = self._hold = _Hold(log, is_live=is_live)
+        if not is_first:
+            self._pipeline.run(_Q["begin_part"])
         try:
             with self._pipeline.interruptible():
                 yield
-                self._pipeline.wait()
+                if not self.may_end_in_flight:
+                    self._pipeline.wait()
                 hold.check()
         except BaseException as error:
             if not self._connection.closed:
-                self._pipeline.undo(_Q["undo_part"])
+                self._undo_part(is_first=is_first)
             if isinstance(error, Exception):
                 with suppress(psycopg.Error):
                     hold.check()
             raise
-        self._pipeline.run(_Q["end_part"])
+        if not is_first:
+            self._pipeline.run(_Q["end_part"])
+
+    def _require_no_failure(self) -> None:
+        """Wait for a part that ended in flight; if it has failed, no app that follows is to blame."""
+        try:
+            self._pipeline.wait()
+        except EarlierFailed:
+            raise
+        except psycopg.Error as error:
+            raise EarlierFailed(f"of another app: {error}") from error
+
+    def _undo_part(self, *, is_first: bool) -> None:
+        if is_first:
+            self._pipeline.undo(_Q["rollback"])
+            self._pipeline.run(_Q["begin"])
+        else:
+            self._pipeline.undo(_Q["undo_part"])
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
@@ -245,6 +281,11 @@ class _Hold:
         self._is_live = is_live
         self._answer = log.ask_hold()
         self._was_read = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer is there."""
+        return self._answer.result is not None
 
     def check(self) -> None:
         """Raise BuildChanged once if it is not."""

@@ -24,10 +24,11 @@ _Q = queries("log")
 _ENTER, _LEAVE = (
     statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
 )
-_HOLD, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _NEWEST_BLOCKS, _DEFER, _CHECK = (
+_HOLD, _HANDLE_ROWS, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _NEWEST_BLOCKS, _DEFER, _CHECK = (
     statement(_Q[name])
     for name in (
         "hold",
+        "handle_rows",
         "cursor",
         "consensus_at",
         "consensus_hash",
@@ -308,10 +309,18 @@ class AppLog:
         """
         self._pipeline.run(_LEAVE, {"block_id": "" if keeps_history else "undo"})
 
+    def handle_rows(self) -> None:
+        """Have the engine read and write rows; `enter` comes before a statement of a callback."""
+        self._pipeline.run(_HANDLE_ROWS)
+
     def has_deferrable_constraints(self, tables: str) -> bool:
         """Return whether a table in the schema `tables` has a constraint that may be checked at the end."""
         row = self._connection.execute(_Q["deferrable"], {"tables": tables}).fetchone()
         return row is not None
+
+    def may_refuse_rows(self, tables: str) -> bool:
+        """Return whether a table in the schema `tables` may refuse a row whose values fit its columns."""
+        return self._connection.execute(_Q["refusing"], {"tables": tables}).fetchone() is not None
 
     def defer_constraints(self) -> None:
         """Allow states within a block that must not remain at its end."""

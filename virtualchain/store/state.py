@@ -68,6 +68,10 @@ class State:
         self.has_written = False
         """Whether a statement that may write has run in the block."""
         self._sends_ahead = False
+        self._is_open = False
+        """Whether the role, and what else statements depend on, are the app's; otherwise the engine's."""
+        self._has_sent = False
+        """Whether a callback has run a statement in the block, or, before it, in the last one."""
         self._tables = tables
         self.rows = Tables(connection, tables, tracks)
         """The rows that callbacks handle one by one; for the engine."""
@@ -206,7 +210,8 @@ class State:
         try:
             if self.rows.is_dirty:
                 self.write()
-                self._log.enter(self.block_id, self._tables)
+            self._open()
+            self._has_sent = True
             if known.look.writes:
                 self._wrote = self.has_written = True
                 self.rows.forget()
@@ -245,12 +250,17 @@ class State:
     # The engine's side.
 
     def begin(self, block: Block) -> None:
-        """Start a new block."""
+        """Start a new block; open the app's tables to callbacks, or leave that to their first statement."""
         self.block_id, self.block_time = block.block_id, block.time
         self._failure = None
-        self._wrote = self.has_written = False
+        self._wrote = self.has_written = self._is_open = False
         self._pipeline.call = None
         self.rows.begin(block.block_id)
+        if self._has_sent:
+            self._open()
+        else:
+            self._log.handle_rows()
+        self._has_sent = False
 
     def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Begin a call of a callback.
@@ -261,6 +271,7 @@ class State:
         """
         if is_careful:
             self._pipeline.wait()
+            self._open()  # in front of the savepoint, to which all settings return
             self.has_written = True  # `rows` may forget what it has written
         self._pipeline.call = call
         self._sends_ahead = not is_careful
@@ -269,11 +280,20 @@ class State:
 
     def write(self) -> None:
         """Leave the app's role, and write the rows that were changed one by one."""
-        self._log.leave(keeps_history=not self.rows.is_dirty)
+        if self._is_open:
+            self._log.leave(keeps_history=not self.rows.is_dirty)
+            self._is_open = False
         self.rows.write()
+
+    def _open(self) -> None:
+        """Enter the app's role, unless that was done."""
+        if not self._is_open:
+            self._log.enter(self.block_id, self._tables)
+            self._is_open = True
 
     def undo(self) -> None:
         """Bring back the rows as they were before the call, whose savepoint was undone."""
+        self._is_open = True  # as `begin_call` has left it
         self.rows.undo(statements_wrote=self._wrote)
 
     def end_calls(self) -> None:

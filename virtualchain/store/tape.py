@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg.rows import dict_row
@@ -21,7 +21,7 @@ from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
 
 _Q = queries("tape")
-_HOLD_BLOCK: Final = statement(_Q["hold_block"])
+_HOLD_BLOCK, _TIP, _PINS = (statement(_Q[name]) for name in ("hold_block", "tip", "pins"))
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 _network: Final = lru_cache(maxsize=1)(find_network)
@@ -59,6 +59,13 @@ class Covered:
         return self.rule.startswith(_TRACKING)
 
 
+class Standing(NamedTuple):
+    """What a plan begins with: the tape's last block, None if it is empty, and the pins."""
+
+    tip: Block | None
+    pins: dict[int, str]
+
+
 class Tape:
     """Reads and changes the tape of one deployment; `BlockTransaction` appends to it."""
 
@@ -91,6 +98,13 @@ class Tape:
         bound = self.deployment()
         assert bound is not None, "a deployment is bound to its chain before it has apps"
         return bound[0]
+
+    def standing(self) -> Standing:
+        """Return tip and pins, which are asked for together; only in a writer's session."""
+        pipeline = pipeline_of(self._connection)
+        tip, pins = pipeline.run(_TIP), pipeline.run(_PINS)
+        pipeline.wait()
+        return Standing(next((read_header(*row) for row in tip.rows()), None), dict(pins.rows()))
 
     def tip(self) -> Block | None:
         """Return the last block; None on an empty tape."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query, Run
 from tests.support.tables import deployment
@@ -17,8 +18,10 @@ from virtualchain.engine.options import Progress
 from virtualchain.errors import NodeError, StoreError
 from virtualchain.store import block_transaction
 from virtualchain.store.block_transaction import BlockTransaction
+from virtualchain.store.patience import Session
 from virtualchain.store.pipeline import EarlierFailed, pipeline_of
 from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
 
 BLOCKS = 40
 FAULT = """
@@ -55,6 +58,23 @@ def counting(name: str = "one", magic: bytes = b"fl") -> App:
     return app
 
 
+def by_row(name: str = "one", magic: bytes = b"fl", check: str = "") -> App:
+    """Make the same app without statements, so that its writes are not waited for either."""
+    ddl = f"CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL {check})"
+    app = App(name, magic=magic, projections=ddl)
+
+    def keys(op: dict[str, Any], block_id: int) -> dict[str, list[int]]:
+        return {"t": [block_id % 7]}
+
+    def commit(op: dict[str, Any], state: State, block_id: int) -> None:
+        row = state.table("t").get(block_id % 7)
+        op["before"] = [] if row is None else [row["n"]]
+        state.table("t").put({"k": block_id % 7, "n": 1 + sum(op["before"])})
+
+    app.add(b"o", parse=lambda payload: {"text": payload.decode()}, keys=keys, commit=commit)
+    return app
+
+
 def mine(node: FakeNode, blocks: int = BLOCKS) -> None:
     """Mine blocks with ops of both apps, of one, and of none."""
     for number in range(blocks):
@@ -68,6 +88,7 @@ def break_at(url: str, **fault: object) -> None:
         connection.execute(FAULT.format(**fault).encode())
 
 
+@pytest.mark.parametrize("make", [counting, by_row])
 @pytest.mark.parametrize(
     ("table", "offset", "code"),
     [
@@ -86,9 +107,10 @@ def test_a_block_that_fails_in_flight_is_taken_again(
     code: str,
     table: str,
     offset: int,
+    make: Callable[..., App],
 ) -> None:
     """Whatever made it fail: once it passes, everything is as if it had not been."""
-    apps = (counting(), counting("two", b"gk"))
+    apps = (make(), make("two", b"gk"))
     mine(fake_node)
     start = fake_node.height - BLOCKS
     run(*apps, to=start + 2)
@@ -125,6 +147,53 @@ def test_a_value_that_the_log_refuses_halts_its_app(
         {"name": "one", "status": "running", "block_id": fake_node.height},
         {"name": "two", "status": "halted", "block_id": start + 11},
     ]
+
+
+TABLES = "SELECT oid::regclass::text AS name FROM pg_class WHERE relname = 't' AND relkind = 'r' ORDER BY 1"
+OUTCOME = (
+    "SELECT * FROM one.t ORDER BY 1",
+    "SELECT name, status, block_id, error ->> 'error' AS error FROM virtualchain.apps ORDER BY 1",
+    "SELECT app, block_id, consensus_hash, state_hash FROM virtualchain.snapshots ORDER BY 1, 2",
+)
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_a_row_that_its_table_refuses(
+    fake_node: FakeNode,
+    run: Run,
+    database_server: DatabaseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    is_declared: bool,
+) -> None:
+    """The app is halted as if all blocks were waited for; if it declares the constraint, in the same session.
+
+    Otherwise a database administrator has added it.
+    """
+    start = fake_node.height
+    for number in range(BLOCKS):
+        fake_node.mine([fake_node.send(b"flo%d" % number), fake_node.send(b"gko%d" % number)])
+    check = "CHECK (n < 3)"
+    outcomes, failures = [], []
+    for near_tip in (NEAR_TIP, 10**9):
+        monkeypatch.setattr(indexer, "NEAR_TIP", near_tip)
+        reasons: list[str] = []
+        apps = (by_row(check=check if is_declared else ""), by_row("two", b"gk"))
+        url = database_server.clone()
+        with psycopg.connect(url, row_factory=dict_row, autocommit=True) as connection:
+
+            def add_it(progress: Progress, connection: psycopg.Connection[Any] = connection) -> None:
+                if progress.block.block_id == start + 4 and not is_declared:
+                    table = connection.execute(TABLES).fetchall()[0]["name"]
+                    connection.execute(f"ALTER TABLE {table} ADD {check}".encode())
+
+            run(*apps, database=url, on_block=add_it, on_wait=reasons.append)
+            outcomes.append([connection.execute(statement).fetchall() for statement in OUTCOME])
+        failures.append([reason for reason in reasons if "trying again" in reason])
+        database_server.drop(url)
+    assert outcomes[0] == outcomes[1]
+    assert [row["status"] for row in outcomes[0][1]] == ["halted", "running"]
+    assert [len(each) for each in failures] == [0 if is_declared else 1, 0]
+    assert all("violates check constraint" in reason for reason in failures[0])
 
 
 @pytest.mark.parametrize("batch", [1, 8_000_000])
@@ -184,6 +253,30 @@ def test_blocks_are_in_flight(fake_node: FakeNode, run: Run, monkeypatch: pytest
     asked.proceed(lambda block_id, consensus_hash: True)
     run(asked)
     assert len(waited) >= BLOCKS
+
+
+def test_each_block_is_waited_for_once(
+    fake_node: FakeNode, fresh_index: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app whose rows are read ahead waits for them, and for nothing else."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    waits: list[object] = []
+    exchange = Session.exchange
+
+    def counted(session: Session, *arguments: Any) -> Any:
+        waits.append(session)
+        return exchange(session, *arguments)
+
+    monkeypatch.setattr(Session, "exchange", counted)
+
+    def count(progress: Progress) -> None:
+        if progress.block.block_id == start + 5 or progress.block.block_id == start + 23:
+            counts.append(len(waits))
+
+    counts: list[int] = []
+    fresh_index(by_row(), on_block=count)
+    assert counts[1] - counts[0] == 12  # of 18 blocks, which is how many have ops
 
 
 @pytest.mark.parametrize("ending", ["stop", "node", "database"])

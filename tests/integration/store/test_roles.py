@@ -9,9 +9,11 @@ import pytest
 from psycopg import sql
 
 from tests.integration.conftest import Rows
+from tests.support.row_versions import rows_at
 from tests.support.servers import value
 from tests.support.unguarded import unguarded
 from virtualchain import App, State
+from virtualchain.audit.verify import verify
 from virtualchain.errors import StoreError
 from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
@@ -164,3 +166,39 @@ def test_long_and_reserved_names_are_hashed(
     admin(database_server, "ALTER DATABASE {old} RENAME TO {new}", old=name, new=name_of(database_url))
     database_server.drop(database_url)
     admin(database_server, "DROP ROLE {role}", role=role)
+
+
+def test_the_first_statement_enters_the_role(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """However late it comes, also in a call that is undone; what the engine writes has its history.
+
+    A block without statements never enters the role, and the next one enters it only when it takes that.
+    """
+    seen: list[tuple[str, str]] = []
+    app = App("late", magic=b"st", projections="CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL)")
+
+    def commit(op: dict[str, Any], state: State) -> bool | None:
+        number, kind = len(op["text"]), op["text"][0]
+        row = state.table("t").get(number)
+        state.table("t").put({"id": number, "n": 1 if row is None else row["n"] + 1})
+        if kind in "us":
+            state.execute("UPDATE t SET n = n + 10 WHERE id = %s", [number])
+            for setting in ("role", "search_path"):
+                [(now,)] = state._connection.execute(f"SHOW {setting}".encode()).fetchall()
+                seen.append((setting, now))
+        state.table("t").add(number, n=100)
+        return False if kind == "u" else None
+
+    app.add(b"o", parse=lambda payload: {"text": payload.decode()}, commit=commit)
+    expected, totals = [], {1: 0, 2: 0}
+    for texts in ("r", "r s", "r u s r", "rr u ss", "u r", "r r", "s", "rr"):
+        fake_node.mine([fake_node.send(b"sto" + text.encode()) for text in texts.split()])
+        for text in texts.split():
+            totals[len(text)] += {"r": 101, "s": 111, "u": 0}[text[0]]
+        expected.append({number: n for number, n in totals.items() if n})
+    run(app)
+    assert len(set(seen)) == 2
+    assert "none" not in dict(seen)["role"]
+    with psycopg.connect(database_url) as connection:
+        past = [rows_at(connection, "late.t", block_id) for block_id in range(102, 110)]
+    assert [{row["id"]: row["n"] for row in rows} for rows in past] == expected
+    assert verify(database_url).faults == []

@@ -96,6 +96,23 @@ def test_prefetch_keeps_the_order(source: Recorded) -> None:
         assert [scanned.block for scanned in blocks] == source.headers
 
 
+def test_a_single_block_is_fetched_in_this_thread(source: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody waits for its rows at the tip, and to start a thread takes longer than most of its steps."""
+    threads: list[threading.Thread] = []
+    raw_block = source.raw_block
+
+    def noted(block_hash: str) -> bytes:
+        threads.append(threading.current_thread())
+        return raw_block(block_hash)
+
+    monkeypatch.setattr(source, "raw_block", noted)
+    for count in (0, 1):
+        assert len(list(start(source, source.headers[:count]))) == count
+    assert threads == [threading.current_thread()]
+    assert len(list(start(source, source.headers[:2]))) == 2
+    assert threading.current_thread() not in threads[1:]
+
+
 def test_prefetch_joins_inputs_with_what_they_spend(source: Recorded) -> None:
     """The inputs are the transactions with the magic, with senders and a fee."""
     (scanned,) = start(source, source.headers[-1:])

@@ -17,6 +17,7 @@ from virtualchain.engine.look import Look
 from virtualchain.engine.planner import Extend, Plan, Wait
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable
 from virtualchain.model import Block, Reorg
+from virtualchain.store.tape import Standing
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.tree import StoredBlock
 
@@ -62,7 +63,8 @@ class MemoryTape:
 
 def look_at(tape: MemoryTape, look: Look, node_tip: int, first: int = 0) -> Plan:
     """Make a plan for a tape in memory."""
-    return look.plan(cast("Tape", tape), first_block_id=first, node_tip=lambda: Tip(node_tip, ""))
+    standing = Standing(tape.tip(), tape.pins())
+    return look.plan(cast("Tape", tape), standing, first_block_id=first, node_tip=lambda: Tip(node_tip, ""))
 
 
 def branches() -> tuple[ChainBuilder, list[list[StoredBlock]]]:
@@ -264,12 +266,12 @@ def test_pins_are_compared_with_the_branch_that_was_read(
 # Headers that claim work
 
 
-def claiming(parent: Block, count: int, bits: int, *, works: bool = False) -> list[Block]:
+def claiming(parent: Block, count: int, bits: int, *, works: bool = False, step: int = 600) -> list[Block]:
     """Make headers with these bits on top of a block, with proof of work only if asked to."""
     headers = []
     for number in range(count):
         raw = struct.pack(
-            "<i32s32sIII", 4, bytes.fromhex(parent.hash)[::-1], bytes(32), parent.time + 600, bits, number
+            "<i32s32sIII", 4, bytes.fromhex(parent.hash)[::-1], bytes(32), parent.time + step, bits, number
         )
         if works:
             raw = mined(raw)
@@ -336,6 +338,40 @@ def test_targets_must_follow_from_the_chain(made: tuple[ChainBuilder, list[list[
                 else:
                     with pytest.raises(MalformedBlock, match="block 10 states the target 0x200fffff"):
                         look_at(tape, Look(source, 0), 17)
+
+
+class CountedTape(MemoryTape):
+    """Counts how often headers are read."""
+
+    reads = 0
+
+    def blocks(self, first: int, last: int) -> list[Block]:
+        """Return the blocks between two heights."""
+        self.reads += 1
+        return super().blocks(first, last)
+
+
+def test_headers_of_the_tape_are_read_once(made: tuple[ChainBuilder, list[list[StoredBlock]]]) -> None:
+    """From look to look those in front of its end are known, until it ends with another branch.
+
+    On the quick branch, times are allowed that would be too early on the other one.
+    """
+    builder, (ours, _, _) = made
+    slow, quick = (
+        [*blocks(ours, 9), *claiming(ours[9].block, 15, 0x207FFFFF, works=True, step=step)]
+        for step in (600, 10)
+    )
+    source = Claims(builder, ours[:10], slow[10:])
+    tape, look = CountedTape(), Look(source, 0)
+    for branch in (slow, quick):
+        source.chain = Claims(builder, ours[:10], branch[10:]).chain
+        tape.reads = 0
+        for height in range(20, 24):
+            tape.held = branch[: height + 1]
+            plan = look_at(tape, look, 24)
+            assert isinstance(plan, Extend)
+            assert list(plan.blocks) == branch[height + 1 :]
+        assert tape.reads == 1
 
 
 def test_another_header_than_the_first_one_requested(
