@@ -97,7 +97,10 @@ class Deployment:
             )
         self._is_durable = True
         self._waits = True
-        """Whether the next block is waited for: the first one is, after a block that failed in flight."""
+        """Whether the next block is waited for: the first one is, after a block that failed in flight.
+
+        So is each part of it, and what fails is that part's.
+        """
         self._in_flight: deque[_Flight] = deque()
         self.notifier = Notifier(self.connection, on_message)
         self._on_message = on_message
@@ -272,16 +275,15 @@ class Deployment:
             machine.check_base_block(block)
         if near_tip != self._is_durable:
             self._set_durable(durable=near_tip)
-        waits = self._waits or near_tip
         with BlockTransaction(
-            self.connection, block, scanned.inputs, is_new=True, in_flight=not waits
+            self.connection, block, scanned.inputs, is_new=True, in_flight=not self._waits
         ) as transaction:
             with self._clock.stage("judge"):
                 inputs = self._look(scanned, transaction)
                 advanced = list(self._advanced(block, inputs, transaction))
             is_asked = any(step is not None and machine.is_to_be_asked for machine, step in advanced)
             with self._clock.stage("commit"):
-                if waits or is_asked:
+                if self._waits or near_tip or is_asked:
                     self._commit(transaction, advanced)
                 else:
                     transaction.send_commit()

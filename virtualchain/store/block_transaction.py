@@ -59,8 +59,8 @@ class BlockTransaction:
 
     `inputs` are those that the tape gets, together with the block if it `is_new`. Whoever runs a statement of
     the block calls `begin` first. From then on statements are sent ahead, and the error of one is raised by a
-    later one, or by `wait`. If the block's end will not be waited for, `in_flight`, a part need not wait for
-    what it sent last.
+    later one, or by `wait`. With `in_flight`, a part need not wait for what it sent last: if that fails, it
+    is not said whose it was, and the block must be taken again without.
     """
 
     def __init__(
