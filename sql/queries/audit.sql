@@ -39,6 +39,31 @@ SELECT DISTINCT block_id FROM vc.inputs AS i WHERE NOT EXISTS (SELECT FROM vc.bl
     AND block_id BETWEEN %(first)s AND %(last)s
 ORDER BY block_id;
 
+-- name: homeless_rows
+-- Builds of which the log has rows, but which do not exist; what each table has is looked up build by build.
+WITH RECURSIVE ops AS (
+    (SELECT app, build FROM vc.ops ORDER BY app, build LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM ops AS last, LATERAL (SELECT app, build FROM vc.ops
+        WHERE (app, build) > (last.app, last.build) ORDER BY app, build LIMIT 1) AS next
+), rejections AS (
+    (SELECT app, build FROM vc.rejections ORDER BY app, build LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM rejections AS last, LATERAL (SELECT app, build FROM vc.rejections
+        WHERE (app, build) > (last.app, last.build) ORDER BY app, build LIMIT 1) AS next
+), snapshots AS (
+    (SELECT app, build FROM vc.snapshots ORDER BY app, build LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM snapshots AS last, LATERAL (SELECT app, build FROM vc.snapshots
+        WHERE (app, build) > (last.app, last.build) ORDER BY app, build LIMIT 1) AS next
+)
+SELECT kept.name, app, build FROM (
+SELECT 'ops' AS name, app, build FROM ops
+    UNION ALL SELECT 'rejections' AS name, app, build FROM rejections
+    UNION ALL SELECT 'snapshots' AS name, app, build FROM snapshots
+) AS kept WHERE NOT EXISTS (SELECT FROM vc.apps AS a WHERE a.name = app AND a.build = kept.build)
+ORDER BY kept.name, app COLLATE "C", build COLLATE "C";
+
 -- name: false_pins
 -- Pins that the tape does not keep.
 SELECT p.block_id FROM vc.pins AS p JOIN vc.blocks AS b USING (block_id)

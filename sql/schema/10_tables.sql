@@ -75,7 +75,7 @@ COMMENT ON COLUMN vc.blocks.time IS 'The time that the miner wrote into the head
 COMMENT ON COLUMN vc.blocks.chainwork IS 'Expected number of hashes from the first block ever taken up to this one; blocks added in front of it count backwards.';
 
 CREATE TABLE vc.inputs (
-    block_id integer NOT NULL REFERENCES vc.blocks,
+    block_id integer NOT NULL,
     txindex integer NOT NULL CHECK (txindex >= 0),
     txid bytea NOT NULL CHECK (octet_length(txid) = 32),
     raw bytea,
@@ -196,8 +196,7 @@ CREATE TABLE vc.ops (
     canonical bytea[] NOT NULL,
     build text NOT NULL,
     payload_index integer NOT NULL DEFAULT 0 CHECK (payload_index >= 0),
-    PRIMARY KEY (app, build, block_id, vtxindex),
-    FOREIGN KEY (app, build) REFERENCES vc.apps
+    PRIMARY KEY (app, build, block_id, vtxindex)
 );
 COMMENT ON TABLE vc.ops IS 'The log: every input that an app accepted. Rows are appended, or removed with their block, and never changed.';
 COMMENT ON COLUMN vc.ops.app IS 'Name of the app.';
@@ -220,8 +219,7 @@ CREATE TABLE vc.rejections (
     reason text NOT NULL,
     build text NOT NULL,
     payload_index integer NOT NULL DEFAULT 0 CHECK (payload_index >= 0),
-    PRIMARY KEY (app, build, block_id, txindex, payload_index),
-    FOREIGN KEY (app, build) REFERENCES vc.apps
+    PRIMARY KEY (app, build, block_id, txindex, payload_index)
 );
 COMMENT ON TABLE vc.rejections IS 'Every candidate that an app rejected, and why.';
 COMMENT ON COLUMN vc.rejections.app IS 'Name of the app.';
@@ -241,8 +239,7 @@ CREATE TABLE vc.snapshots (
     state_hash bytea CHECK (octet_length(state_hash) = 32),
     state_number bytea CHECK (octet_length(state_number) = 384),
     build text NOT NULL,
-    PRIMARY KEY (app, build, block_id),
-    FOREIGN KEY (app, build) REFERENCES vc.apps
+    PRIMARY KEY (app, build, block_id)
 );
 CREATE INDEX snapshots_state_number ON vc.snapshots (app, build, block_id) WHERE state_number IS NOT NULL;
 CREATE INDEX snapshots_consensus_hash ON vc.snapshots USING hash (consensus_hash);

@@ -147,6 +147,12 @@ def audited_builds(
         return cursor.execute(_Q["apps"], {"first": first, "last": last}).fetchall()
 
 
+def check_homes(connection: psycopg.Connection) -> Iterator[Fault]:
+    """Yield the builds of which the log has rows, but which do not exist."""
+    for table, app, build in connection.execute(_Q["homeless_rows"]).fetchall():
+        yield Fault("there is no such build", app=app, build=build, table=table)
+
+
 def check_log(
     connection: psycopg.Connection,
     build: AuditedBuild,

@@ -8,7 +8,7 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.audit.fault import MOST_FAULTS, Fault, OnProgress, ignore
-from virtualchain.audit.log import HIGHEST, AuditedBuild, audited_builds, check_log
+from virtualchain.audit.log import HIGHEST, AuditedBuild, audited_builds, check_homes, check_log
 from virtualchain.audit.tables import check_state
 from virtualchain.audit.tape import chain_of, check_searches, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
@@ -96,6 +96,7 @@ def verify(
         report.builds = audited_builds(connection)
         known = known_contracts(connection, contracts, report)
         collect(check_tape(connection, 0, HIGHEST, on_progress))
+        collect(check_homes(connection))
         of_tape = [fault for fault in report.faults if fault.table is None]
         for build in report.builds:
             collect(check_searches(connection, build))

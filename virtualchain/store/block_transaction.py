@@ -74,6 +74,9 @@ class BlockTransaction:
     ) -> None:
         self._connection = connection
         self._pipeline = pipeline_of(connection)
+        if not self._pipeline.appends_blocks:
+            self._pipeline.run(_Q["append_blocks"])
+            self._pipeline.appends_blocks = True
         self._block = block
         self.inputs = inputs
         self._lacks_block = is_new

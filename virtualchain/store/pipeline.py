@@ -114,6 +114,8 @@ class Pipeline:
         self.owner: object = None
         self.call: int | None = None
         self.failed_call: int | None = None
+        self.appends_blocks = False
+        """Whether the guards of tape and log know that the session adds whole blocks."""
         self._session = session
         self._pgconn = session.pgconn
         self._lock = session.lock

@@ -17,6 +17,7 @@ from tests.integration.engine.test_versions import an_app, mine
 from tests.support.listening import once_at
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
+from virtualchain.audit.verify import verify
 from virtualchain.checkpoint import apply as checkpoints
 from virtualchain.checkpoint.create import create
 from virtualchain.engine.deployment import Deployment
@@ -60,6 +61,48 @@ def test_no_row_of_the_log_is_without_its_build(
         query(f"{statement}) RETURNING 1")
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         query("DELETE FROM vc.apps RETURNING 1")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        query("UPDATE vc.apps SET build = 'none' RETURNING 1")
+    if table in {"ops", "snapshots"}:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            query(f"UPDATE vc.{table} SET build = 'none' RETURNING 1")
+
+
+def test_no_input_is_without_its_block(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Whoever writes, the database refuses inputs in other blocks, and to remove a block that has some."""
+    mine(fake_node, b"a")
+    run(an_app())
+    columns = "txindex, txid, raw, magics, spent, unusual_keys, fee"
+    for statement in (
+        f"INSERT INTO vc.inputs (block_id, {columns}) SELECT 7000, {columns} FROM vc.inputs",
+        "UPDATE vc.inputs SET block_id = 7000",
+        "UPDATE vc.blocks SET block_id = 1000000 + block_id",
+        "DELETE FROM vc.blocks",
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            query(f"{statement} RETURNING 1")
+    assert query("UPDATE vc.blocks SET block_id = block_id, time = time RETURNING 1")
+
+
+def test_the_audit_sees_rows_of_no_build(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """They exist if somebody has silenced the guards."""
+    mine(fake_node, b"a")
+    run(an_app())
+    assert verify(database_url).faults == []
+    for table, build in (("ops", "gone"), ("snapshots", "gone"), ("snapshots", "a"), ("snapshots", "zz")):
+        with psycopg.connect(database_url) as connection:
+            copied = f"CREATE TEMPORARY TABLE rows AS SELECT * FROM vc.{table} WHERE build = '1'"
+            connection.execute(copied.encode())
+            connection.execute("UPDATE rows SET build = %s", [build])
+            connection.execute("SET virtualchain.appends = 'blocks'")
+            connection.execute(f"INSERT INTO vc.{table} SELECT * FROM rows".encode())
+    faults = [(fault.table, fault.app, fault.build) for fault in verify(database_url).faults]
+    assert faults == [
+        ("ops", "texts", "gone"),
+        *(("snapshots", "texts", build) for build in ("a", "gone", "zz")),
+    ]
 
 
 def test_a_build_dropped_under_its_maker_leaves_nothing(
