@@ -1,6 +1,6 @@
 """Measure everything that speed consists of, and report it.
 
-    python -m tests.benchmarks [--runs 3] [--full-blocks 60] [--chain FOLDER] [--rows 10000 100000]
+    python -m tests.benchmarks [--runs 3] [--full-blocks 60] [--chain FOLDER] [--rows 20000 100000]
         [--quick] [--json] [--svg FILE] [--page]
 
 It runs the benchmarks of this folder one after the other, on one temporary database server: a sync of a
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind (default: 3)")
     parser.add_argument("--full-blocks", type=int, default=60, help="full blocks to generate (default: 60)")
     parser.add_argument("--chain", type=Path, help="a folder with the output of the chain generator")
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="rows of the growth")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000], help="rows of the growth")
     parser.add_argument("--quick", action="store_true", help="measure little, to show that all works")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a plot")
@@ -80,7 +80,7 @@ def measure(server: DatabaseServer, chain: Path | None, options: argparse.Namesp
         apply.measure(server, ops, max(total, 2 * ops), runs) for ops in (0, 10, 20 if quick else 1000)
     ]
     _say("growth")
-    rows = [40, 80] if quick else options.rows
+    rows = [100, 200] if quick else options.rows
     grown = growth.measure(server, rows, 10 if quick else 1000)
     _say("history")
     sizes = (500, 200, 120) if quick else (100_000, 50_000, 1_000)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,8 @@ from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.wire import serialize_output
 
 ACCOUNTS: Final = 10_000
+BLOCKS_AT_ONCE: Final = 10
+"""The fewest blocks that are taken without a wait for the server."""
 BOUNDS: Final = ("statements", "batch", "copy", "empty")
 
 _PART: Final = 5_000
@@ -268,31 +271,32 @@ def apply_blocks(
     assert deployment.running, deployment.machines[0].log.error()
     pid = deployment.connection.info.backend_pid
     seconds, own, server = 0.0, 0.0, cpu_of(pid)
-
-    def take(stretch: Sequence[ScannedBlock]) -> None:
-        nonlocal seconds, own
-        started, used = time.perf_counter(), time.process_time()
-        for scanned in stretch:
-            deployment.take(scanned, near_tip=False)
-        seconds += time.perf_counter() - started
-        own += time.process_time() - used
-
-    stretch: list[ScannedBlock] = []
-    for scanned in made:  # making the blocks does not count
-        stretch.append(scanned)
-        del scanned  # the next one is made when this one is forgotten
-        if len(stretch) * max(1, ops) >= 1000:
-            with stages.measured() if staged else nullcontext():
-                take(stretch)
-            stretch = []
-    with stages.measured() if staged else nullcontext():
-        take(stretch)
+    for stretch in stretches(made, max(BLOCKS_AT_ONCE, 1000 // max(1, ops))):
+        with stages.measured() if staged else nullcontext():
+            used = time.process_time()
+            seconds += take(deployment, stretch)
+            own += time.process_time() - used
     measured = _measured(_count(ops, total) - 1, ops, seconds)
     items = (_count(ops, total) - 1) * max(1, ops)
     measured |= {"own_cpu": own / items * 1e6, "server_cpu": (cpu_of(pid) - server) / items * 1e6}
     measured["stages"] = {stage: value / items * 1e6 for stage, value in stages.seconds.items()}
     deployment.close()
     return measured
+
+
+def stretches(made: Iterator[ScannedBlock], count: int = BLOCKS_AT_ONCE) -> Iterator[list[ScannedBlock]]:
+    """Divide blocks into stretches, to be taken one after the other: to make them does not count."""
+    while stretch := list(islice(made, count)):
+        yield stretch
+
+
+def take(deployment: Deployment, stretch: Sequence[ScannedBlock]) -> float:
+    """Take blocks, and wait until the server has them all; return the seconds."""
+    started = time.perf_counter()
+    for scanned in stretch:
+        deployment.take(scanned, near_tip=False)
+    deployment.land()
+    return time.perf_counter() - started
 
 
 def _bound(block: Callable[[psycopg.Connection, int, list[tuple[int, int]]], None]) -> Callable[..., Any]:

@@ -1,12 +1,13 @@
 """Whether the rate of applying ops stays level as log and tables grow, and how many bytes an op takes.
 
-    python -m tests.benchmarks.growth [--rows 10000 100000] [--ops 1000] [--json]
+    python -m tests.benchmarks.growth [--rows 20000 100000] [--ops 1000] [--json]
 
 Each case is applied to an empty database until log and tables have the largest number of rows, from blocks in
 memory (see `apply`). Half of the ops make a new row, the others change an earlier one, at random. At each
 number of rows the rate is that of the last tenth before it. The cases:
 
 - plain: one app whose table has a bigint as key
+- state.table: the same, through `state.table` in place of SQL
 - snapshot: the same, while a reader has kept a snapshot open since the first of the numbers
 - composite: the key is a text and a number
 - ten apps: ten apps, whose ops take turns
@@ -22,7 +23,6 @@ import json
 import resource
 import struct
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import processes
-from tests.benchmarks.apply import accounts_app, blocks
+from tests.benchmarks.apply import BLOCKS_AT_ONCE, accounts_app, blocks, helped_app, stretches, take
 from tests.benchmarks.environment import temporary_server
 from virtualchain import App, State
 from virtualchain.app.declarations import read_contract
@@ -42,8 +42,8 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
 from virtualchain.testing.database import DatabaseServer
 
-CASES: Final = ("plain", "snapshot", "composite", "ten apps", "idle apps", "one row")
-_EMPTY: Final = 500
+CASES: Final = ("plain", "state.table", "snapshot", "composite", "ten apps", "idle apps", "one row")
+_EMPTY: Final = 2000
 """Blocks for each number of idle apps."""
 _FEW, _MANY = 4, 16
 """Updates of one row in a block, relative to the ops of a block."""
@@ -71,7 +71,7 @@ class Result:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the results."""
     parser = argparse.ArgumentParser(description="Measure rates as log and tables grow.")
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="rows to measure at")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000], help="rows to measure at")
     parser.add_argument("--ops", type=int, default=1000, help="ops in a block (default: 1000)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="default: all")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -119,22 +119,20 @@ def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
         rates = {apps: _take_empty_blocks(url, apps) for apps in (10, 3, 1)}
         return Result(case, dict(sorted(rates.items())), rates[10] / rates[1], _peak(), {})
     magics = _MAGICS if case == "ten apps" else (b"mv",)
-    apps = [_composite_app()] if case == "composite" else []
+    apps = {"composite": [_composite_app()], "state.table": [helped_app()]}.get(case, [])
     apps = apps or [accounts_app(f"accounts{place}", magic) for place, magic in enumerate(magics)]
     rates = {}
-    windows = {rows - max(ops, rows // 10): rows for rows in milestones}
+    windows = {max(0, rows - max(ops * BLOCKS_AT_ONCE, rows // 10)): rows for rows in milestones}
     with ExitStack() as opened:
         deployment = _open(url, apps)
         opened.callback(deployment.close)
         sizes: dict[str, int] = dict(deployment.connection.execute(_SIZES).fetchall())
         taken, spent, began = 0, 0.0, 0.0
-        for scanned in blocks(milestones[-1] // ops, ops, _pairs, magics):
+        for stretch in stretches(blocks(milestones[-1] // ops, ops, _pairs, magics)):
             if taken in windows:
                 began = spent
-            started = time.perf_counter()
-            deployment.take(scanned, near_tip=False)
-            spent += time.perf_counter() - started
-            taken += ops
+            spent += take(deployment, stretch)
+            taken += ops * len(stretch)
             for start, rows in windows.items():
                 if taken == rows:
                     rates[rows] = (rows - start) / (spent - began)
@@ -142,6 +140,7 @@ def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
                 reader = opened.enter_context(psycopg.connect(url))
                 reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 reader.execute("SELECT count(*) FROM accounts0.accounts")
+        assert taken == milestones[-1], f"{milestones} are multiples of 10 blocks"
         assert len(deployment.running) == len(apps), deployment.halted
         grown = deployment.connection.execute(_SIZES).fetchall()
     per_op = {name: (size - sizes[name]) / taken for name, size in grown if size - sizes[name] > taken}
@@ -154,11 +153,7 @@ def _take_empty_blocks(url: str, count: int) -> float:
     apps = [accounts_app(f"accounts{place}", magic) for place, magic in enumerate(_MAGICS[:count])]
     deployment = _open(url, apps)
     last = deployment.last_block_id()
-    stretch = [each for each in blocks(last + _EMPTY, 0) if each.block.block_id > last]
-    started = time.perf_counter()
-    for scanned in stretch:
-        deployment.take(scanned, near_tip=False)
-    seconds = time.perf_counter() - started
+    seconds = take(deployment, [each for each in blocks(last + _EMPTY, 0) if each.block.block_id > last])
     assert len(deployment.running) == count, deployment.halted
     deployment.close()
     return _EMPTY / seconds
@@ -172,9 +167,7 @@ def _update_one_row(url: str, few: int, many: int) -> dict[int, float]:
     for count, scanned in zip(
         counts, blocks(3, 0, lambda block_id, _: [(1, 1)] * counts[block_id - 1]), strict=True
     ):
-        started = time.perf_counter()
-        deployment.take(scanned, near_tip=False)
-        rates[count] = count / (time.perf_counter() - started)
+        rates[count] = count / take(deployment, [scanned])
     assert deployment.running, deployment.halted
     deployment.close()
     return {count: rates[count] for count in counts[1:]}

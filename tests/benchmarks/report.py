@@ -76,7 +76,7 @@ def goals(results: Mapping[str, Any]) -> list[Bar]:
         Bar("ten idle apps / one", cases["idle apps"]["ratio"], 1 / 1.3, ""),
         *(
             Bar(f"growth, {case}: last rate / first", cases[case]["ratio"], 0.9, "")
-            for case in ("plain", "snapshot", "composite", "ten apps", "one row")
+            for case in ("plain", "state.table", "snapshot", "composite", "ten apps", "one row")
         ),
         Bar("bytes an op", sum(cases["plain"]["bytes_per_op"].values()), 750, "", is_cost=True),
         Bar("peak memory", max(_peaks(results)) / 1e6, 250, "MB", is_cost=True),
