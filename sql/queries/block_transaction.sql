@@ -1,7 +1,3 @@
--- name: append_blocks
--- Let the session add rows to tape and log without a look at each one's block and build: it adds them with their block, and holds the builds.
-SELECT pg_catalog.set_config('virtualchain.appends', 'blocks', false);
-
 -- name: begin
 -- Begin a block's transaction.
 BEGIN;

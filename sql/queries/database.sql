@@ -38,6 +38,10 @@ FROM (VALUES
 ) AS pinned (name, setting)
 WHERE name <> 'transaction_timeout' OR current_setting('server_version_num')::integer >= 170000;
 
+-- name: append_blocks
+-- Let the session add rows to tape and log without a look at each one's block and build: it adds them with their block, and holds the builds.
+SELECT set_config('virtualchain.appends', 'blocks', false);
+
 -- name: pin_writing
 -- Pin how transactions run, that commits wait for the disk and how new tables are stored. Row security that would hide rows is an error.
 SELECT set_config(name, setting, false)

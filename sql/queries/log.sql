@@ -104,12 +104,14 @@ SELECT pg_catalog.set_config('virtualchain.block_id', 'undo', true),
 SELECT 1 FROM pg_constraint WHERE connamespace = to_regnamespace(quote_ident(%(tables)s)) AND condeferrable LIMIT 1;
 
 -- name: refusing
--- Something for which a build's tables may refuse rows whose values fit: a constraint that is no primary key, or an index that is more than a list of columns in order.
+-- Something for which a build's tables may refuse rows whose values fit: a constraint that is no primary key, a deferrable one, or an index that is more than a list of columns or whose entries have limits of their own.
 SELECT 1 FROM pg_class AS t
 WHERE t.relnamespace = to_regnamespace(quote_ident(%(tables)s)) AND t.relkind IN ('r', 'p') AND (
     EXISTS (SELECT FROM pg_constraint WHERE (conrelid = t.oid OR confrelid = t.oid) AND contype NOT IN ('p', 'n'))
     OR EXISTS (SELECT FROM pg_index WHERE indrelid = t.oid AND NOT indisprimary
         AND (indisunique OR indexprs IS NOT NULL OR indpred IS NOT NULL))
+    OR EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS own ON own.oid = i.indexrelid JOIN pg_am AS m ON m.oid = own.relam
+        WHERE i.indrelid = t.oid AND (NOT i.indimmediate OR m.amname NOT IN ('btree', 'hash')))
     OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = t.oid AND attgenerated <> ''))
 LIMIT 1;
 

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Coinbase, Input
 from virtualchain.store.log import CHUNK, AppLog, OpRows, RejectionRows, Snapshot, as_json
-from virtualchain.store.pipeline import Answer, EarlierFailed, pipeline_of
+from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
 
 _Q = {name: statement(query) for name, query in queries("block_transaction").items()}
@@ -59,8 +59,8 @@ class BlockTransaction:
 
     `inputs` are those that the tape gets, together with the block if it `is_new`. Whoever runs a statement of
     the block calls `begin` first. From then on statements are sent ahead, and the error of one is raised by a
-    later one, or by `wait`. With `in_flight`, a part need not wait for what it sent last: if that fails, it
-    is not said whose it was, and the block must be taken again without.
+    later one, or by `wait`. With `in_flight`, a part need not wait for what it sent last: if that fails,
+    EarlierFailed says that the block must be taken again without.
     """
 
     def __init__(
@@ -74,9 +74,6 @@ class BlockTransaction:
     ) -> None:
         self._connection = connection
         self._pipeline = pipeline_of(connection)
-        if not self._pipeline.appends_blocks:
-            self._pipeline.run(_Q["append_blocks"])
-            self._pipeline.appends_blocks = True
         self._block = block
         self.inputs = inputs
         self._lacks_block = is_new
@@ -140,8 +137,6 @@ class BlockTransaction:
         `AppLog.hold` does, also in place of another failure, which it explains.
         """
         is_first = not self._has_begun
-        if not is_first:
-            self._require_no_failure()
         self.begin()
         hold = self._hold = _Hold(log, is_live=is_live)
         if not is_first:
@@ -149,7 +144,9 @@ class BlockTransaction:
         try:
             with self._pipeline.interruptible():
                 yield
-                if not self.may_end_in_flight:
+                if self.may_end_in_flight:
+                    self._pipeline.owner = object()  # whoever notices that it has failed is not to blame
+                else:
                     self._pipeline.wait()
                 hold.check()
         except BaseException as error:
@@ -161,15 +158,6 @@ class BlockTransaction:
             raise
         if not is_first:
             self._pipeline.run(_Q["end_part"])
-
-    def _require_no_failure(self) -> None:
-        """Wait for a part that ended in flight; if it has failed, no app that follows is to blame."""
-        try:
-            self._pipeline.wait()
-        except EarlierFailed:
-            raise
-        except psycopg.Error as error:
-            raise EarlierFailed(f"of another app: {error}") from error
 
     def _undo_part(self, *, is_first: bool) -> None:
         if is_first:

@@ -183,6 +183,7 @@ def connect_writer(
     connection = _connect(url, "writer", patience)
     with _closed_on_failure(connection, url):
         _prepare_writing(connection, url)
+        connection.execute(_Q["append_blocks"])
         if lineage is not None:
             lineage.follow(connection, url)
         _take_lock(connection, wait=wait)
@@ -197,6 +198,7 @@ def connect_builder(url: str, build: str) -> psycopg.Connection:
     connection = _connect(url, "builder")
     with _closed_on_failure(connection, url):
         _prepare_writing(connection, url)
+        connection.execute(_Q["append_blocks"])
         for pause in [*_SHOWN_TRIES * [_PAUSE], None]:  # a session that has just closed may still have it
             row = connection.execute(_Q["build_lock"], {"build": build}).fetchone()
             if row and row[0]:

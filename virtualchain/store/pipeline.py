@@ -34,10 +34,10 @@ _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecSt
 
 
 class EarlierFailed(psycopg.OperationalError):
-    """A statement of an earlier block failed, which is noticed only now: nothing since then counts.
+    """A statement that was not waited for has failed, of an earlier block or of an earlier part of this one.
 
-    It is no fault of the block that notices it. In a new session, where each block is waited for, the earlier
-    one fails by itself.
+    Nothing since then counts, and it is no fault of whoever notices it. In a new session, where each block is
+    waited for, what has failed fails by itself.
     """
 
 
@@ -105,17 +105,16 @@ _SYNC: Final = _Sync()
 class Pipeline:
     """Sends statements over a session; any other use of the session waits for them first.
 
-    `owner` is the block that statements belong to. If one of another owner fails, EarlierFailed is raised by
-    everything that follows: the session is good for nothing any more. `call` is the number of the callback's
-    call that they belong to, None for the engine's own; `failed_call` is that of the last one that failed.
+    `owner` is whose statements these are: a block's, or those of what follows in it on a part that is in
+    flight. If one of another owner fails, EarlierFailed is raised by everything that follows: the session is
+    good for nothing any more. `call` is the number of the callback's call that they belong to, None for the
+    engine's own; `failed_call` is that of the last one that failed.
     """
 
     def __init__(self, session: Session) -> None:
         self.owner: object = None
         self.call: int | None = None
         self.failed_call: int | None = None
-        self.appends_blocks = False
-        """Whether the guards of tape and log know that the session adds whole blocks."""
         self._session = session
         self._pgconn = session.pgconn
         self._lock = session.lock
@@ -332,7 +331,7 @@ class Pipeline:
             if self._error is None:
                 self._error, self.failed_call = error, answer.call
         elif self._earlier is None:
-            self._earlier = EarlierFailed(f"of an earlier block: {error}")
+            self._earlier = EarlierFailed(f"of an earlier block, or part of one: {error}")
             self._earlier.__cause__ = error
 
 

@@ -84,8 +84,6 @@ def import_tape(
             with connection.transaction():
                 if manifest.network is None:
                     return Imported(None, None, None, 0, 0)
-                # Inputs come in blocks that are written, or compared, in the same transaction.
-                connection.execute(queries("block_transaction")["append_blocks"])
                 importer = _Importer(connection, crew, folder, manifest, is_checked=is_checked)
                 return importer.run(blocks, inputs, on_block or (lambda *_: None))
         except psycopg.Error as error:

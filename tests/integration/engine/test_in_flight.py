@@ -20,6 +20,7 @@ from virtualchain.store import block_transaction
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.patience import Session
 from virtualchain.store.pipeline import EarlierFailed, pipeline_of
+from virtualchain.store.sql import queries
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -157,21 +158,24 @@ OUTCOME = (
 )
 
 
-@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize(("is_declared", "is_alone"), [(True, False), (False, False), (False, True)])
 def test_a_row_that_its_table_refuses(
     fake_node: FakeNode,
     run: Run,
     database_server: DatabaseServer,
     monkeypatch: pytest.MonkeyPatch,
     is_declared: bool,
+    is_alone: bool,
 ) -> None:
     """The app is halted as if all blocks were waited for; if it declares the constraint, in the same session.
 
-    Otherwise a database administrator has added it.
+    Otherwise a database administrator has added it. The other app is not to blame: neither if it is judged
+    in the same block, nor if it rests, and is the first to wait, because it prunes its history.
     """
     start = fake_node.height
     for number in range(BLOCKS):
-        fake_node.mine([fake_node.send(b"flo%d" % number), fake_node.send(b"gko%d" % number)])
+        payloads = [b"flo%d" % number, b"gko%d" % number]
+        fake_node.mine([fake_node.send(payload) for payload in payloads[: 2 - is_alone]])
     check = "CHECK (n < 3)"
     outcomes, failures = [], []
     take = Deployment.take
@@ -193,7 +197,7 @@ def test_a_row_that_its_table_refuses(
                     table = connection.execute(TABLES).fetchall()[0]["name"]
                     connection.execute(f"ALTER TABLE {table} ADD {check}".encode())
 
-            run(*apps, database=url, on_block=add_it, on_wait=reasons.append)
+            run(*apps, database=url, history=10, on_block=add_it, on_wait=reasons.append)
             outcomes.append([connection.execute(statement).fetchall() for statement in OUTCOME])
         failures.append([reason for reason in reasons if "trying again" in reason])
         database_server.drop(url)
@@ -394,3 +398,25 @@ class Interrupting:
             return result
 
         return call
+
+
+@pytest.mark.parametrize(
+    ("key", "index", "may_refuse"),
+    [
+        ('k text COLLATE "C" PRIMARY KEY', "btree (n)", False),
+        ("k integer PRIMARY KEY", "hash (n)", False),
+        ("k integer PRIMARY KEY", "brin (n)", True),
+        ("k integer PRIMARY KEY", "spgist (n)", True),
+        ("k integer PRIMARY KEY DEFERRABLE", "btree (n)", True),
+    ],
+)
+def test_what_may_refuse_rows(
+    fake_node: FakeNode, run: Run, query: Query, key: str, index: str, may_refuse: bool
+) -> None:
+    """Rows are waited for in tables with constraints, and with indexes that have limits of their own."""
+    ddl = f'CREATE TABLE t ({key}, n text COLLATE "C"); CREATE INDEX ON t USING {index};'
+    app = App("one", magic=b"fl", projections=ddl)
+    app.add(b"o", parse=lambda payload: {}, commit=lambda op, state: None)
+    run(app)
+    [place] = query("SELECT concat_ws('__', schema, build) AS tables FROM vc.apps")
+    assert bool(query(queries("log")["refusing"], place)) == may_refuse
