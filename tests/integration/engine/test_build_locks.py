@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.errors import BuildChanged, InUse
 from virtualchain.reading import views
 from virtualchain.store import giving_way
+from virtualchain.store.database import connect_builder, connect_migrator, connect_writer
 from virtualchain.testing import FakeNode
 
 LOG = ("ops", "rejections", "snapshots", "state_files", "checkpoints")
@@ -82,6 +85,20 @@ def test_no_input_is_without_its_block(fake_node: FakeNode, run: Run, query: Que
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
             query(f"{statement} RETURNING 1")
     assert query("UPDATE vc.blocks SET block_id = block_id, time = time RETURNING 1")
+
+
+def test_only_sessions_that_append_blocks_pass_the_guards(database_url: str) -> None:
+    """They say so when they connect, so that no rollback takes it back."""
+    sessions: tuple[tuple[Callable[[str], psycopg.Connection], str | None], ...] = (
+        (connect_writer, "blocks"),
+        (partial(connect_builder, build="texts:v2"), "blocks"),
+        (connect_migrator, None),
+    )
+    for connect, setting in sessions:
+        with closing(connect(database_url)) as connection:
+            connection.rollback()
+            row = connection.execute("SELECT current_setting('virtualchain.appends', true)").fetchone()
+        assert row == (setting,)
 
 
 def test_the_audit_sees_rows_of_no_build(
