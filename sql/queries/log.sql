@@ -8,6 +8,10 @@ FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
 -- Whether a build is live; until the transaction ends, nobody swaps or drops it.
 SELECT is_live FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE;
 
+-- name: keep
+-- As `hold`, for whoever does not wait for the answer: it fails (22012) if the build is gone, or is live and should not be, or the other way round.
+SELECT 1 / CASE WHEN (SELECT is_live FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE) = %(is_live)s THEN 1 ELSE 0 END;
+
 -- name: set_status
 -- Set the status of a build, and the reason if it is halted; on request only if the build is live.
 UPDATE vc.apps SET status = %(status)s, error = %(error)s

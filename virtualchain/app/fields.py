@@ -87,29 +87,29 @@ class _Copier:
 
     def fields(self, fields: Mapping[str, object]) -> dict[str, Any]:
         """Copy one op."""
-        return {
-            name if type(name) is str and self._is_plain(name, 0) else self._text(name, "a field's name"): (
-                value if self._is_plain(value, _VALUE) else self._value(value, name, 1)
-            )
-            for name, value in fields.items()
+        return self._plain(fields) or {
+            self._text(name, "a field's name"): self._value(value, name, 1) for name, value in fields.items()
         }
 
-    def _is_plain(self, value: object, size: int) -> bool:
-        """Return whether a value is one of those that most are, and its own copy; then count it.
-
-        `size` is what it counts beside its characters.
-        """
-        kind = type(value)
-        if kind is str:
-            if not value.isascii() or "\0" in value:  # type: ignore[attr-defined,operator] # it is text
-                return False
-            size += len(value)  # type: ignore[arg-type]
-        elif value is not None and not (kind is int and -_SMALL < value < _SMALL):  # type: ignore[operator]
-            return False
+    def _plain(self, fields: Mapping[str, object]) -> dict[str, Any] | None:
+        """Copy an op as most are, with values that are their own copies; return None for any other."""
+        copied = {}
+        size = 0
+        for name, value in fields.items():
+            if type(name) is not str or not name.isascii() or "\0" in name:
+                return None
+            size += len(name) + _VALUE
+            if type(value) is str:
+                if not value.isascii() or "\0" in value:
+                    return None
+                size += len(value)
+            elif value is not None and not (type(value) is int and -_SMALL < value < _SMALL):
+                return None
+            copied[name] = value
         if size > self._left:
-            return False
+            return None
         self._left -= size
-        return True
+        return copied
 
     def _value(self, value: object, field: str, depth: int) -> object:
         if depth > DEEPEST:

@@ -6,7 +6,7 @@ rejects what it could not print, what a database cannot keep, and what would dif
 
 import math
 from binascii import unhexlify
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from virtualchain.consensus.hashing import hash160, sha256d
@@ -32,7 +32,10 @@ def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str])
             f"op {quoted(opcode)} has no {', '.join(missing)}: every hashed field is required; "
             "set it in every op, or declare the fields with types, so that inputs without it are rejected"
         )
-    texts = [text_of(op[field], field) for field in fields]
+    pairs = [(op[field], field) for field in fields]
+    texts = [
+        _decimal(value, field) if type(value) is int else text_of(value, field) for value, field in pairs
+    ]
     return opcode + b":" + b",".join(b"%d:%s" % (len(text), text) for text in texts)
 
 
@@ -70,10 +73,15 @@ def ops_hash(serialized_ops: Iterable[bytes]) -> str:
     return ops_hash_of_digests(map(sha256d, serialized_ops))
 
 
-def ops_hash_of_digests(digests: Iterable[bytes]) -> str:
-    """Hash a block's ops as `ops_hash` does, from the `sha256d` of each, in any order."""
+def ops_hash_of_digests(
+    digests: Iterable[bytes], root: Callable[[list[bytes]], bytes] = root_of_digests
+) -> str:
+    """Hash a block's ops as `ops_hash` does, from the `sha256d` of each, in any order.
+
+    `root` computes the Merkle root of one or more digests.
+    """
     leaves = [digest[::-1] for digest in sorted(digests)]
-    return root_of_digests(leaves)[::-1].hex() if leaves else EMPTY_OPS_HASH
+    return root(leaves)[::-1].hex() if leaves else EMPTY_OPS_HASH
 
 
 def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:

@@ -66,9 +66,10 @@ class Candidate:
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": self.opcode,
-            **({"virtualchain_senders": shown.senders()} if has_place else {}),
-            "virtualchain_fee": item.fee,
         }
+        if has_place:
+            completed["virtualchain_senders"] = shown.senders()
+        completed["virtualchain_fee"] = item.fee
         if shown.tracks:
             completed["virtualchain_outputs"] = shown.outputs()
             completed["virtualchain_is_spend"] = self.payload is None
@@ -123,22 +124,26 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     rule = contract.find_payload or last_op_return
     looks_at_coinbase = takes_coinbase(rule)
     magics = set(contract.magics)
+    is_contained = contained()
     candidates: list[Candidate] = []
     for item in inputs:
         if magics.isdisjoint(item.magics) or not (item.txindex or looks_at_coinbase):
             continue
         try:
-            with contained():
+            with is_contained:
                 contents = payloads(rule, item.raw, item.outputs)
         except Exception as error:
             if is_transient(error):  # of a database that it asked for consensus hashes
                 raise
             raise halt(contract, block.block_id, "find_payload", item, error) from error
-        count += any(payload.startswith(contract.magics) for payload in contents)
+        has_magic = False
         for n, payload in enumerate(contents):
-            split = split_payload(payload, contract.magics, contract.opcodes)
-            if split is not None:
-                candidates.append(Candidate(item, *split, n))
+            if payload.startswith(contract.magics):
+                has_magic = True
+                split = split_payload(payload, contract.magics, contract.opcodes)
+                if split is not None:
+                    candidates.append(Candidate(item, *split, n))
+        count += has_magic
     return candidates, count
 
 

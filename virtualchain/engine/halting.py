@@ -52,12 +52,18 @@ class contained:  # noqa: N801 - used as `with contained():`, which is entered f
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or not isinstance(error, Exception | SystemExit | GeneratorExit):
-            return
-        if _is_quit(error):
-            raise DebuggerQuit("the debugger was quit") from error
-        if isinstance(error, SystemExit | GeneratorExit | psycopg.Rollback):
-            raise AppEnded(f"the callback raised {type(error).__name__}") from error
+        if error is not None:
+            contain(error)
+
+
+def contain(error: BaseException) -> None:
+    """Raise what `contained` raises in place of an error, if it does."""
+    if not isinstance(error, Exception | SystemExit | GeneratorExit):
+        return
+    if _is_quit(error):
+        raise DebuggerQuit("the debugger was quit") from error
+    if isinstance(error, SystemExit | GeneratorExit | psycopg.Rollback):
+        raise AppEnded(f"the callback raised {type(error).__name__}") from error
 
 
 def _is_quit(error: BaseException) -> bool:

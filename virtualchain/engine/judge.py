@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,14 +16,14 @@ from virtualchain.app.field_types import require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.app.handlers import Rejected, opcode_name
 from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
-from virtualchain.bitcoin.compiled import outpoints
+from virtualchain.bitcoin.compiled import merkle_rows, outpoints
 from virtualchain.bitcoin.transaction import split_outpoints
 from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.arithmetic import pinned_arithmetic
 from virtualchain.engine.candidates import Candidate, Described
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.freshness import FreshHashes
-from virtualchain.engine.halting import LONGEST_REASON, contained, halt
+from virtualchain.engine.halting import LONGEST_REASON, contain, contained, halt
 from virtualchain.engine.lookups import Lookups
 from virtualchain.engine.options import Tally
 from virtualchain.engine.shown_op import fields_of
@@ -39,7 +39,6 @@ T = TypeVar("T")
 
 _PAGE: Final = "docs/mistakes.md#results"
 _CONTAINED: Final = contained()
-_WITHOUT_SAVEPOINT: Final = nullcontext()
 
 
 class SentAhead(Protocol):
@@ -73,7 +72,7 @@ class Verdicts:
 
     def ops_hash(self) -> str:
         """Compute the digest of the ops."""
-        return ops_hash_of_digests(self.ops.digests())
+        return ops_hash_of_digests(self.ops.digests(), lambda leaves: merkle_rows(b"".join(leaves))[-32:])
 
     def tally(self) -> Tally:
         """Count what became of the inputs."""
@@ -412,14 +411,11 @@ class _Judge:
         is_careful = self._begin_call()
         before = _copied(candidate.op) if is_careful else {}
         try:
-            with self._state.savepoint() if is_careful else _WITHOUT_SAVEPOINT:
-                try:
-                    with _CONTAINED:
-                        result = run(candidate)
-                finally:
-                    self._raise_hidden_failure()
-                if isinstance(result, Rejected) and self._state.wrote():
-                    raise _Undone(result.reason)
+            if is_careful:
+                with self._state.savepoint():
+                    result = self._contained(run, candidate)
+            else:
+                result = self._contained(run, candidate)
         except Exception as error:
             if is_transient(error):
                 raise
@@ -434,6 +430,19 @@ class _Judge:
             candidate.op.update(before)
             return Rejected(str(error))
         self._state.end_call(candidate)
+        return result
+
+    def _contained(self, run: Callable[[Candidate], T | Rejected], candidate: Candidate) -> T | Rejected:
+        """Run one callback; raise _Undone if it rejects its candidate and has written."""
+        try:
+            result = run(candidate)
+        except BaseException as error:
+            contain(error)
+            raise
+        finally:
+            self._raise_hidden_failure()
+        if isinstance(result, Rejected) and self._state.wrote():
+            raise _Undone(result.reason)
         return result
 
     def _begin_call(self) -> bool:

@@ -18,6 +18,7 @@ ENGINE_KEYS: Final = (
     "virtualchain_spends",
 )
 """What the engine adds to an op, in this order."""
+_ADDED: Final = frozenset(ENGINE_KEYS)
 
 
 class ShownOp(dict[str, Any]):
@@ -108,7 +109,7 @@ ShownOp.__name__ = "dict"  # which errors of an app's code say, such as Attribut
 def fields_of(op: Json) -> Json:
     """Return an op without what the engine has added."""
     items = dict.items(op) if type(op) is ShownOp else op.items()
-    return {name: value for name, value in items if name not in ENGINE_KEYS}
+    return {name: value for name, value in items if name not in _ADDED}
 
 
 def is_as_made(op: ShownOp, again: ShownOp) -> bool:

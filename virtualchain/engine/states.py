@@ -123,7 +123,8 @@ class TableState:
         self._hash = digest_number(self._number)
 
     def load(self, cursor: int | None) -> bool:  # noqa: ARG002 - the log knows
-        """Load the number under the state hash; the rows are in place."""
+        """Load the number under the state hash; the rows are in place, and may be others than they were."""
+        self.db_state.rows.forget()
         self._entered = -1  # the blocks to come may have the heights of others
         self._number = self._log.state_number() or EMPTY
         self._hash = digest_number(self._number)
@@ -171,9 +172,10 @@ class TableState:
             number = self._number
         elif self.db_state.knows_changes:
             number = self._history.number_after(self._number, self.db_state.rows.changes())
-            self.db_state.rows.forget()
+            self.db_state.rows.keep()
         else:
             number = self._history.state_number(self._number)
+            self.db_state.rows.forget()
         self.number = None if number == self._number else number
         if self.number is not None:
             self._number, self._hash = self.number, digest_number(self.number)

@@ -7,7 +7,7 @@ reads a result. Far from the tip, not even the end of the transaction is waited 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -16,15 +16,18 @@ from psycopg.pq import TransactionStatus
 
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Coinbase, Input
-from virtualchain.store.log import CHUNK, AppLog, OpRows, RejectionRows, Snapshot, as_json
+from virtualchain.store.log import AppLog, OpRows, RejectionRows, Snapshot, as_json
 from virtualchain.store.pipeline import Answer, pipeline_of
-from virtualchain.store.sql import queries, statement
+from virtualchain.store.sql import Statement, queries, statement
 
-_Q = {name: statement(query) for name, query in queries("block_transaction").items()}
+_QUERIES: Final = queries("block_transaction")
+_PARTS: Final = ("block", "inputs", "coinbase", "ops", "rejections")
+"""What a statement may add beside snapshots, in the order of `add_rows`."""
+_Q = {name: statement(_QUERIES[name]) for name in _QUERIES.keys() - {"add_rows", *_PARTS}}
 _BATCH: Final = 2_000_000
 """Characters of rows that are gathered before they are sent."""
-_CHUNK_SIZE: Final = 200_000
-"""Bytes of inputs whose rows are turned into JSON together."""
+_CHUNK_SIZE: Final = 400_000
+"""Characters of the rows of inputs that are gathered at once."""
 
 
 class Place(NamedTuple):
@@ -79,8 +82,6 @@ class BlockTransaction:
         self._lacks_block = is_new
         self._has_begun = False
         self._is_in_flight = in_flight
-        self._hold: _Hold | None = None
-        """That of the part that runs, or ran last."""
         self._taken: list[_Part] = []
         self._rows = _no_rows()
         self._size = 0
@@ -123,38 +124,34 @@ class BlockTransaction:
 
     @property
     def may_end_in_flight(self) -> bool:
-        """Whether the part that runs may end without waiting for what it sent last.
-
-        That nobody swaps its build must be known by then.
-        """
-        return self._is_in_flight and self._hold is not None and self._hold.is_answered
+        """Whether the part that runs may end without waiting for what it sent last."""
+        return self._is_in_flight
 
     @contextmanager
     def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
         """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.
 
         With the first part the whole transaction is undone, and begun again. Raises BuildChanged as
-        `AppLog.hold` does, also in place of another failure, which it explains.
+        `AppLog.hold` does, in place of the failure that follows from it.
         """
         is_first = not self._has_begun
         self.begin()
-        hold = self._hold = _Hold(log, is_live=is_live)
         if not is_first:
             self._pipeline.run(_Q["begin_part"])
+        log.keep(is_live=is_live)
         try:
             with self._pipeline.interruptible():
                 yield
-                if self.may_end_in_flight:
+                if self._is_in_flight:
                     self._pipeline.owner = object()  # whoever notices that it has failed is not to blame
                 else:
                     self._pipeline.wait()
-                hold.check()
         except BaseException as error:
             if not self._connection.closed:
                 self._undo_part(is_first=is_first)
             if isinstance(error, Exception):
                 with suppress(psycopg.Error):
-                    hold.check()
+                    log.hold(is_live=is_live)
             raise
         if not is_first:
             self._pipeline.run(_Q["end_part"])
@@ -242,20 +239,21 @@ class BlockTransaction:
     def _send(self, snapshots: Sequence[str]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
         block, coinbase = self._block, self._coinbase
-        rows = {kind: _joined(texts) for kind, texts in self._rows.items()}
-        values = {
-            "block_id": block.block_id,
-            "hash": block.hash if self._lacks_block else None,
-            "prev_hash": block.prev_hash,
-            "header": block.header,
-            "time": block.time,
-            "work": work(block.bits),
-            "snapshots": f"[{','.join(snapshots)}]",
-            "coinbase": coinbase and coinbase.transaction.hex(),
-            "coinbase_branch": coinbase and coinbase.branch.hex(),
-        }
+        rows = {kind: _joined(texts) for kind, texts in self._rows.items() if texts}
+        values = {"block_id": block.block_id, "snapshots": f"[{','.join(snapshots)}]", **rows}
+        if self._lacks_block:
+            values |= {
+                "hash": block.hash,
+                "prev_hash": block.prev_hash,
+                "header": block.header,
+                "time": block.time,
+                "work": work(block.bits),
+            }
+        if coinbase is not None:
+            values |= {"coinbase": coinbase.transaction.hex(), "coinbase_branch": coinbase.branch.hex()}
+        parts = ({"block"} if self._lacks_block else set()) | values.keys()
         self._coinbase, self._lacks_block, self._rows, self._size = None, False, _no_rows(), 0
-        return self._pipeline.run(_Q["add_rows"], {**values, **rows})
+        return self._pipeline.run(_add_rows(tuple(part for part in _PARTS if part in parts)), values)
 
     def _roll_back(self) -> None:
         if self._has_begun and not self._connection.closed:
@@ -264,25 +262,11 @@ class BlockTransaction:
         self._rows, self._size = _no_rows(), 0
 
 
-class _Hold:
-    """The question whether a build is still what it was, whose answer is read when it is needed."""
-
-    def __init__(self, log: AppLog, *, is_live: bool) -> None:
-        self._log = log
-        self._is_live = is_live
-        self._answer = log.ask_hold()
-        self._was_read = False
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the answer is there."""
-        return self._answer.result is not None
-
-    def check(self) -> None:
-        """Raise BuildChanged once if it is not."""
-        if not self._was_read:
-            self._was_read = True
-            self._log.check_hold(self._answer, is_live=self._is_live)
+@cache
+def _add_rows(parts: tuple[str, ...]) -> Statement:
+    """Return the statement that adds snapshots, and what these parts add."""
+    text = "".join(f"{_QUERIES[part]}, " for part in parts)
+    return statement(_QUERIES["add_rows"].replace("{parts}", text))
 
 
 def _no_rows() -> dict[str, dict[Place | None, list[str]]]:
@@ -299,29 +283,38 @@ def _joined(texts: Mapping[Place | None, Sequence[str]]) -> str:
 
 
 def _input_texts(inputs: Iterable[Input]) -> Iterator[str]:
-    rows: list[list[object]] = []
+    rows: list[str] = []
     size = 0
     for item in inputs:
         rows.append(_input_row(item))
-        size += len(item.raw) + len(item.spent)
-        if len(rows) == CHUNK or size > _CHUNK_SIZE:
-            yield as_json(rows)[1:-1]
+        size += len(rows[-1])
+        if size > _CHUNK_SIZE:
+            yield ",".join(rows)
             rows, size = [], 0
     if rows:
-        yield as_json(rows)[1:-1]
+        yield ",".join(rows)
 
 
-def _input_row(item: Input) -> list[object]:
-    magics = [magic.hex() for magic in item.magics]
-    place = (item.txindex, item.txid, item.raw.hex())
-    spent = (item.spent.hex(), item.unusual_keys, item.fee, item.evidence)
-    branch = None if item.branch is None else item.branch.hex()
-    return [*place, magics, *spent, item.spent_at, item.tracked_by, branch]
+def _input_row(item: Input) -> str:
+    """Write an input's row; nearly all of it is hex, of which an encoder would look at every digit."""
+    magics = ",".join([_hex(magic) for magic in item.magics])
+    keys = as_json(item.unusual_keys) if item.unusual_keys else "{}"
+    evidence = "null" if item.evidence is None else f'"{item.evidence}"'
+    spent_at = "null" if item.spent_at is None else as_json(item.spent_at)
+    tracked_by = as_json(item.tracked_by) if item.tracked_by else "[]"
+    return (
+        f'[{item.txindex},"{item.txid}","{item.raw.hex()}",[{magics}],"{item.spent.hex()}",{keys},{item.fee},'
+        f"{evidence},{spent_at},{tracked_by},{_hex(item.branch)}]"
+    )
+
+
+def _hex(data: bytes | None) -> str:
+    return "null" if data is None else f'"{data.hex()}"'
 
 
 def _snapshot_row(place: Place, snapshot: Snapshot) -> str:
     state_hash = "null" if snapshot.state_hash is None else f'"{snapshot.state_hash}"'
-    number = "null" if snapshot.state_number is None else f'"{snapshot.state_number.hex()}"'
+    number = _hex(snapshot.state_number)
     return f'[{_place_text(place)},"{snapshot.ops_hash}","{snapshot.consensus_hash}",{state_hash},{number}]'
 
 

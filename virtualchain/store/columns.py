@@ -11,6 +11,7 @@ from functools import cached_property
 from operator import is_
 from typing import Any, Final
 
+from virtualchain.consensus.state_hash import row_json
 from virtualchain.errors import UsageError
 from virtualchain.store.failures import ValueDoesNotFit
 from virtualchain.store.projections import MOST_BYTES
@@ -34,6 +35,8 @@ _KINDS: Final = {
 _NUMBERS: Final = (int, Decimal)
 _EXACT: Final = Context(prec=4200)
 """Room for the sum of two numbers of as many digits as may cross to the database."""
+_OWN_TEXT: Final = frozenset({int, str})
+"""Types whose values are as Python writes them."""
 _FIXED_SIZES: Final = {"bool": 1, "int2": 2, "int4": 4, "int8": 8}
 
 
@@ -72,8 +75,11 @@ class Column:
         Raises TypeError for a value of another type, ValueDoesNotFit and Unserializable for one that does
         not fit.
         """
-        if type(value) is int and value in _INTEGERS.get(self.kind, ()):
+        kind = type(value)
+        if kind is int and value in _INTEGERS.get(self.kind, ()):
             return value  # nearly always
+        if kind is str and self.kind == "text" and value.isascii() and "\0" not in value:  # type: ignore[attr-defined,operator] # it is text
+            return value  # nearly always, too
         value = base_value(value)
         if value is None:
             return None
@@ -91,6 +97,8 @@ class Column:
 
     def add(self, value: object, amount: object) -> Any:  # noqa: ANN401 - as above
         """Return the sum of a stored value, or of 0 in place of null, and an amount."""
+        if type(value) is int and type(amount) is int and value + amount in _INTEGERS.get(self.kind, ()):
+            return value + amount  # nearly always
         return self.fit(_sum(0 if value is None else value, self._number_of(amount)))
 
     def fit_amount(self, amount: object) -> Any:  # noqa: ANN401 - as above
@@ -108,8 +116,6 @@ class Column:
 
     def text(self, value: object) -> str | None:
         """Return the text of a stored value, as the type's output function writes it."""
-        if type(value) is int or type(value) is str:
-            return str(value)
         match value:
             case None:
                 return None
@@ -181,6 +187,11 @@ class Shape:
         return tuple(column.name for column in self.columns)
 
     @cached_property
+    def of_varying_size(self) -> tuple[int, ...]:
+        """Places of the columns whose values may be of any size."""
+        return tuple(n for n, column in enumerate(self.columns) if column.kind not in _FIXED_SIZES)
+
+    @cached_property
     def _places(self) -> dict[str, int]:
         return {name: place for place, name in enumerate(self.names)}
 
@@ -196,10 +207,14 @@ class Shape:
 
     def fit_key(self, key: object) -> Values:
         """Return a key as the server would store it; raise as `Column.fit` does."""
+        if type(key) is int and key in self._integer_keys:
+            return (key,)
         return self._fit(self._parts(key))
 
     def find_key(self, key: object) -> Values | None:
         """Return a key by which to look for a row; None if no row can have it."""
+        if type(key) is int and key in self._integer_keys:
+            return (key,)
         return self._find(self._parts(key))
 
     def find_prefix(self, prefix: tuple[object, ...], *, may_be_empty: bool = False) -> Values | None:
@@ -241,13 +256,19 @@ class Shape:
             if is_new and sum(self.columns[place].size(row[place]) for place in index) > MOST_BYTES:
                 raise ValueDoesNotFit
 
-    def texts(self, row: Values) -> list[str | None]:
-        """Return the texts of a row's columns, as they enter the state hash."""
-        return [column.text(value) for column, value in zip(self.columns, row, strict=True)]
+    def as_json(self, row: Values) -> bytes:
+        """Write a row as digests hash it: the table's name, and the text of each column."""
+        columns = zip(self.columns, row, strict=True)
+        return row_json(self.table, [str(v) if type(v) in _OWN_TEXT else c.text(v) for c, v in columns])
 
     @cached_property
     def _key_columns(self) -> tuple[Column, ...]:
         return tuple(self.columns[place] for place in self.key)
+
+    @cached_property
+    def _integer_keys(self) -> Sequence[int]:
+        """The keys that are one integer; none if keys are anything else."""
+        return _INTEGERS.get(self._key_columns[0].kind, ()) if len(self.key) == 1 else ()
 
     def _fit(self, parts: tuple[object, ...]) -> Values:
         """Return values of the key's columns, or the first of them, as the server would store them."""

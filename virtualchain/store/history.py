@@ -56,11 +56,11 @@ class History:
     def number_after(number: bytes, changes: Iterable[Change]) -> bytes:
         """Return the number under the state hash after these changes."""
         update = NumberUpdate()
-        for table, before, after in changes:
+        for before, after in changes:
             if before is not None:
-                update.remove(row_element(table, before))
+                update.remove(before)
             if after is not None:
-                update.add(row_element(table, after))
+                update.add(after)
         return update.after(number)
 
     def undo(self, fork_block_id: int) -> int:

@@ -24,19 +24,11 @@ _Q = queries("log")
 _ENTER, _LEAVE = (
     statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
 )
-_HOLD, _HANDLE_ROWS, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _NEWEST_BLOCKS, _DEFER, _CHECK = (
-    statement(_Q[name])
-    for name in (
-        "hold",
-        "handle_rows",
-        "cursor",
-        "consensus_at",
-        "consensus_hash",
-        "is_fresh",
-        "newest_blocks",
-        "defer_constraints",
-        "check_constraints",
-    )
+_HOLD, _KEEP, _HANDLE_ROWS, _DEFER, _CHECK = (
+    statement(_Q[name]) for name in ("hold", "keep", "handle_rows", "defer_constraints", "check_constraints")
+)
+_CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _NEWEST_BLOCKS = (
+    statement(_Q[name]) for name in ("cursor", "consensus_at", "consensus_hash", "is_fresh", "newest_blocks")
 )
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 CHUNK: Final = 25
@@ -209,6 +201,10 @@ class AppLog:
         if row[0] != is_live:
             now = "show another build now" if is_live else f"show build {self.build} now"
             raise BuildChanged(f"the views of app {self.app} {now}: run it with that build's code")
+
+    def keep(self, *, is_live: bool) -> None:
+        """Send what `hold` does, without asking: everything that follows fails if the build has changed."""
+        self._pipeline.run(_KEEP, {**self._place, "is_live": is_live})
 
     def history_from(self) -> int:
         """Return the block from which on history is kept."""

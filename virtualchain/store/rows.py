@@ -1,7 +1,8 @@
 """The rows of one table that a block has touched: read when they are first asked for, kept, written at once.
 
 What is changed is written in few statements a table, with the history that the table's triggers would keep:
-before any statement of the app, which may see it, and at the end of the block.
+before any statement of the app, which may see it, and at the end of the block. Later blocks need not read
+again what is kept.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +14,10 @@ from typing import Final, NamedTuple
 import psycopg
 from psycopg import sql
 
+from virtualchain.consensus.state_hash import element
 from virtualchain.errors import Unserializable
 from virtualchain.store.columns import Shape, Values
+from virtualchain.store.kept import KeptRows
 from virtualchain.store.pipeline import Answer, Pipeline
 from virtualchain.store.projections import Projection
 from virtualchain.store.sql import queries
@@ -29,11 +32,10 @@ _STATEMENTS: Final = ("bear", "remove", "write")
 
 
 class Change(NamedTuple):
-    """What a block did to a row: the texts of its columns before and after, None if there was no row."""
+    """What a block did to a row: its elements in the state hash before and after; None: there was no row."""
 
-    table: str
-    before: list[str | None] | None
-    after: list[str | None] | None
+    before: int | None
+    after: int | None
 
 
 @dataclass(slots=True)
@@ -49,6 +51,8 @@ class _Row:
     """Whether it was changed since it was written."""
     was_put: bool = False
     """Whether it was put since it was written."""
+    element: int | None = None
+    """That of `before` in the state hash, if it is known; once `changes` was asked, that of `now`."""
 
 
 class Call:
@@ -110,11 +114,16 @@ class Rows:
     """The rows of one table that a block has touched."""
 
     def __init__(
-        self, connection: psycopg.Connection, projection: Projection, shape: Shape, call: Call
+        self,
+        connection: psycopg.Connection,
+        projection: Projection,
+        shape: Shape,
+        call: Call,
+        most_kept: int,
     ) -> None:
         self.shape = shape
         self._call = call
-        self._name = projection.name
+        self._kept = KeptRows(shape, most_kept)
         self._known: dict[Values, _Row] = {}
         self._dirty: list[Values] = []
         """The keys of rows with a change that is not written yet."""
@@ -234,16 +243,19 @@ class Rows:
         self._call.pipeline.wait()
         self.learn(answers)
 
-    def _learn(self, key: Values, row: Values | None) -> None:
+    def _learn(self, key: Values, row: Values | None, element: int | None = None) -> None:
         """Take what the database has for a key; what is known already is newer."""
         if key not in self._known:
-            self._known[key] = _Row(row, row)
+            self._known[key] = _Row(row, row, element=element)
             for places, group in self._groups.items():
                 group.add(_part(key, places), key)
 
     def _is_known(self, key: Values) -> bool:
         """Check whether the row with a key is known, or with the beginning of one all rows are."""
         if key in self._known:
+            return True
+        if key in self._kept:
+            self._learn(key, *self._kept[key])
             return True
         size = len(key)
         is_known = any(
@@ -299,17 +311,29 @@ class Rows:
         if statements_wrote:
             self._known, self._groups = {key: self._known[key] for key in self._dirty}, {}
 
+    def begin(self) -> None:
+        """Begin a block, in which nothing has been touched."""
+        self._known, self._dirty, self._groups = {}, [], {}
+
+    def keep(self) -> None:
+        """Keep the rows as the block leaves them, which must be written, for the blocks to come."""
+        for key, row in self._known.items():
+            self._kept.keep(key, row.now, row.element)
+        self.begin()
+
     def forget(self) -> None:
         """Forget all rows."""
-        self._known, self._dirty, self._groups = {}, [], {}
+        self._kept.clear()
+        self.begin()
 
     def changes(self) -> Iterator[Change]:
         """Yield what the block did to these rows."""
         for row in self._known.values():
             if row.is_changed:
-                change = Change(self._name, self._texts(row.before), self._texts(row.now))
-                if change.before != change.after:
-                    yield change
+                before = row.element or self._element(row.before)
+                row.element = self._element(row.now)
+                if before != row.element:
+                    yield Change(before, row.element)
 
     def touched(self) -> list[tuple[Values, Values | None, Values | None]]:
         """Return a row with the key of each that a call has changed, and that row before the call and now."""
@@ -322,8 +346,8 @@ class Rows:
         left = [(key, row, self._known[key].now) for key, row in before.items() if key in self._known]
         return [(one, row, now) for key, row, now in left if (one := now or some[key]) is not None]
 
-    def _texts(self, row: Values | None) -> list[str | None] | None:
-        return None if row is None else self.shape.texts(row)
+    def _element(self, row: Values | None) -> int | None:
+        return None if row is None else element(self.shape.as_json(row))
 
     def _note(self, key: Values, row: _Row) -> None:
         self._call.journal.append((self, key, copy(row)))
@@ -380,7 +404,7 @@ class _Statements:
 
     def read(self, keys: Sequence[Values]) -> Answer:
         """Ask for the rows with these keys, or with keys that begin so, all of the same length."""
-        return self._run(f"read {len(keys[0])}", _columns(keys))
+        return self._run(f"read {len(keys[0])}", self._arrays_of(keys, self._shape.key))
 
     def edge(self, prefix: Values, bound: Values | None, most: int, backwards: bool) -> Answer:
         """Ask for the first rows whose key begins so, after a bound, or for the last, before it."""
@@ -414,21 +438,29 @@ class _Statements:
     def bear(self, block_id: int, keys: Sequence[Values]) -> None:
         """Record the keys of rows that were put and are to be removed."""
         if keys:
-            self._run("bear", [*_columns(keys), block_id])
+            self._run("bear", [*self._arrays_of(keys, self._shape.key), block_id])
 
     def remove(self, block_id: int, keys: Sequence[Values]) -> None:
         """Remove rows, and keep their history."""
         if keys:
-            self._run("remove", [*_columns(keys), block_id])
+            self._run("remove", [*self._arrays_of(keys, self._shape.key), block_id])
 
     def write(self, block_id: int, rows: Sequence[Values]) -> None:
         """Insert or replace rows, and keep their history."""
         if rows:
-            self._run("write", [*_columns(rows), block_id])
+            self._run("write", [*self._arrays_of(rows, range(len(self._shape.columns))), block_id])
 
     def _run(self, name: str, parameters: Sequence[object]) -> Answer:
         values = [to_database(value, place) for place, value in enumerate(parameters)]
         return self._pipeline.send(self._texts[name], values)
+
+    def _arrays_of(self, rows: Sequence[Values], places: Sequence[int]) -> list[object]:
+        """Turn rows, which have the columns at these places, into arrays, one for each column."""
+        columns = [self._shape.columns[place] for place in places]
+        return [
+            _integers(values) if column.is_integer else list(values)
+            for column, values in zip(columns, zip(*rows, strict=True), strict=False)
+        ]
 
     def _arrays(self, places: Iterable[int]) -> sql.Composable:
         """Return a parameter for each of these columns: an array of its type."""
@@ -441,6 +473,6 @@ def _parts(keys: Sequence[Values]) -> Iterator[Sequence[Values]]:
     return (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))
 
 
-def _columns(rows: Sequence[Values]) -> list[object]:
-    """Turn rows into columns."""
-    return [list(column) for column in zip(*rows, strict=True)]
+def _integers(values: tuple[int | None, ...]) -> str:
+    """Write an array of integers as the server reads it, in a tenth of the time that the driver takes."""
+    return f"{{{str(list(values))[1:-1]}}}".replace("None", "NULL")

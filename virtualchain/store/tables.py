@@ -12,6 +12,7 @@ from virtualchain.errors import Unserializable, UsageError
 from virtualchain.model import Json
 from virtualchain.store.columns import Column, Shape, Values
 from virtualchain.store.failures import ValueDoesNotFit
+from virtualchain.store.kept import MOST_KEPT
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.projections import Projection, index_columns, projections
 from virtualchain.store.rows import AT_ONCE, Call, Change, Rows
@@ -37,10 +38,12 @@ class Tables:
         self.begin_call = self._call.begin
         self._tables: dict[str, Table[Any]] = {}
         """Those that callbacks have asked for."""
-        for projection in projections(connection, schema):
+        all_projections = projections(connection, schema)
+        for projection in all_projections:
             shape = _read_shape(connection, projection)
             if isinstance(shape, Shape):
-                self._rows[projection.name] = Rows(connection, projection, shape, self._call)
+                most_kept = MOST_KEPT // len(all_projections)
+                self._rows[projection.name] = Rows(connection, projection, shape, self._call, most_kept)
             else:
                 self._refused[projection.name] = shape
             if projection.name == tracks:
@@ -57,7 +60,13 @@ class Tables:
     def begin(self, block_id: int) -> None:
         """Start a new block."""
         self._call.block_id = block_id
-        self.forget()
+        for rows in self._rows.values():
+            rows.begin()
+
+    def keep(self) -> None:
+        """Keep what is known of the rows for the blocks to come: they are written, and nobody else writes."""
+        for rows in self._rows.values():
+            rows.keep()
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
