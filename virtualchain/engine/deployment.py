@@ -8,6 +8,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import psycopg
@@ -69,7 +70,9 @@ class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
     `network` is the chain that the database is bound to, or is to be; None leaves that as it is. The tape
-    also gets what the apps in `kept` need, which are not applied here: others follow it. `repairs`
+    also gets what the apps in `kept` need, which are not applied here: others follow it. `former` has the
+    builds, by app, that a session before this one has advanced: an app that shows another by now is left
+    alone, as `retire_swapped` does. `repairs`
     names an app whose tables may be damaged, because it is about to be derived again. `on_message` is called
     with what an operator should know. After a psycopg.Error nothing in here can be relied on: close it and
     make another one.
@@ -83,6 +86,7 @@ class Deployment:
         options: Options,
         *,
         kept: Sequence[Contract] = (),
+        former: Mapping[str, str] = MappingProxyType({}),
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
         patience: Patience | None = None,
@@ -111,7 +115,9 @@ class Deployment:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
             self.kept = [contract.on(self.tape.network) for contract in kept]
-            self.machines = [self._install(contract.on(self.tape.network)) for contract in contracts]
+            here = [contract.on(self.tape.network) for contract in contracts]
+            machines = [self._install(contract, former.get(contract.name)) for contract in here]
+            self.machines = [machine for machine in machines if machine is not None]
             self.contracts = [*(machine.contract for machine in self.machines), *self.kept]
             self.watches = watches_of(self.contracts)
             self.tracks_outputs = any(contract.tracks is not None for contract in self.contracts)
@@ -162,7 +168,12 @@ class Deployment:
         if machine.must_stop and machine in self.running:
             self._halt(machine, machine.refusal())
 
-    def _install(self, contract: Contract) -> Machine:
+    def _install(self, contract: Contract, former: str | None) -> Machine | None:
+        """Install an app, or look whether it is the same; return None if it shows another than `former`."""
+        app = contract.name
+        if former is not None and self._live(app) != former:
+            self._swapped.append(app)
+            return None
         with self.connection.transaction():
             build, contract = register(self.connection, contract)
         machine = Machine(self.connection, contract, build, self.options, is_live=True)
@@ -246,8 +257,8 @@ class Deployment:
         self.connection.close()
 
     def first_block_id(self) -> int:
-        """Return the block that an empty tape starts with."""
-        return min(contract.start for contract in self.contracts)
+        """Return the block that an empty tape starts with; 0 without apps."""
+        return min((contract.start for contract in self.contracts), default=0)
 
     def last_block_id(self) -> int:
         """Return the tape's last block; if it is empty, the one before its first."""
@@ -437,8 +448,12 @@ class Deployment:
             self._swapped.append(machine.contract.name)
 
     def _is_live(self, machine: Machine) -> bool:
-        live = live_build(self.connection, machine.contract.name)
-        return live is not None and live.name == machine.build
+        return self._live(machine.contract.name) == machine.build
+
+    def _live(self, app: str) -> str | None:
+        """Return the build that an app's views show; None if it was removed."""
+        live = live_build(self.connection, app)
+        return None if live is None else live.name
 
     def halt(self, machine: Machine, record: Json) -> None:
         """Halt an app that cannot continue; the others continue."""

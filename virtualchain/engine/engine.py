@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 import psycopg
@@ -413,7 +414,7 @@ class StateEngine(Answering):
             for name, record in self._deployment.halted.items()
         }
 
-    def _open(self) -> Deployment:
+    def _open(self, former: Mapping[str, str] = MappingProxyType({})) -> Deployment:
         try:
             deployment = Deployment(
                 self._url,
@@ -421,6 +422,7 @@ class StateEngine(Answering):
                 self._source.network,
                 self._options,
                 kept=self._kept,
+                former=former,
                 on_message=self._listener.on_wait,
                 patience=self._patience,
                 lineage=self._lineage,
@@ -445,13 +447,14 @@ class StateEngine(Answering):
         A follower waits for a database that cannot be reached without end, until `stop`.
         """
         self._leave_pending()
+        former = {machine.contract.name: machine.build for machine in self._deployment.machines}
         self._deployment.close()
         with self.measures.clock.waiting("database"):
             for attempt in count():
                 pause = pauses[min(attempt, len(pauses) - 1)]
                 self._wake.wait(min(pause, _PAUSE) if self._follows else pause)
                 try:
-                    self._deployment = self._open()
+                    self._deployment = self._open(former)
                     break
                 except StoreError as error:
                     # WriterBusy, too: the server may not know yet that our old session has ended.

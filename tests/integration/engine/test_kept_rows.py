@@ -1,0 +1,189 @@
+"""Rows that blocks have left are known to the next ones, and nothing but the number of reads shows it."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Query, Run
+from tests.support.tables import deployment
+from virtualchain import App, Rejected, State, StateEngine
+from virtualchain.audit.verify import verify
+from virtualchain.engine.options import Progress
+from virtualchain.engine.versions import swap
+from virtualchain.store import tables
+from virtualchain.store.kept import KeptRows
+from virtualchain.testing import FakeNode
+
+TABLES = """
+    CREATE TABLE balances (owner text PRIMARY KEY, amount numeric NOT NULL, seen bigint);
+    CREATE TABLE notes (owner text, n integer, text text, PRIMARY KEY (owner, n));
+"""
+OWNERS = ("ann", "bob", "zo\u00eb", "", "\uffff")
+KINDS = ("earn", "earn", "spend", "note", "pop", "drop", "look", "query", "statement", "late")
+
+
+def mixed(name: str = "mixed", magic: bytes = b"mx") -> App:
+    """Make an app that handles rows in every way, and refuses some of its ops after they have written."""
+    app = App(name, magic=magic, projections=TABLES)
+    app.add(b"o", parse=parse, keys=keys, commit=commit)
+    return app
+
+
+def parse(payload: bytes) -> dict[str, Any]:
+    """Read what an op does, whose it is, and a number."""
+    kind, who, amount = payload.decode().split("/")
+    return {"kind": KINDS[int(kind)], "who": OWNERS[int(who)], "amount": int(amount)}
+
+
+def keys(op: dict[str, Any]) -> dict[str, list[Any]]:
+    """Name the rows that an op needs."""
+    return {"balances": [op["who"]], "notes": [(op["who"],)] if op["kind"] == "look" else []}
+
+
+def commit(op: dict[str, Any], state: State) -> Rejected | None:  # noqa: C901 - one kind of op a case
+    """Do what an op says."""
+    balances, notes = state.table("balances"), state.table("notes")
+    who, amount = op["who"], op["amount"]
+    match op["kind"]:
+        case "earn":
+            op["now"] = str(balances.add(who, amount=amount, seen=1)["amount"])
+        case "spend":
+            balances.spend(who, amount=amount)
+        case "note":
+            op["n"] = notes.append({"owner": who, "text": str(amount)})
+        case "pop":
+            op["popped"] = (notes.pop(who) or {"text": None})["text"]
+        case "drop":
+            op["dropped"] = balances.delete(who)
+        case "look":
+            op["notes"] = [note["text"] for note in notes.find(who)]
+        case "query":
+            row = state.one("SELECT sum(amount) AS all FROM balances")
+            op["all"] = None if row is None or row["all"] is None else str(row["all"])
+        case "statement":
+            state.execute("UPDATE balances SET amount = amount + 1 WHERE owner = %s", [who])
+        case "late":
+            balances.add(who, amount=amount)
+            return Rejected("odd") if amount % 2 else None
+    return None
+
+
+def payload(chance: random.Random, statements: bool) -> bytes:
+    """Make an op's payload at random."""
+    kinds = range(len(KINDS)) if statements else [n for n, kind in enumerate(KINDS) if kind != "statement"]
+    numbers = (chance.choice(kinds), chance.randrange(len(OWNERS)), chance.randrange(9))
+    return b"mxo" + "/".join(map(str, numbers)).encode()
+
+
+def mine(node: FakeNode, chance: random.Random, blocks: int, statements: bool) -> None:
+    """Mine blocks of up to four ops."""
+    for _ in range(blocks):
+        node.mine([node.send(payload(chance, statements)) for _ in range(chance.randrange(5))])
+
+
+@pytest.fixture
+def keeping() -> Iterator[Callable[[str], None]]:
+    """Return a function that has all, few or no rows kept."""
+    monkeypatch = pytest.MonkeyPatch()
+
+    def keep(how: str) -> None:
+        monkeypatch.undo()
+        if how == "few":
+            monkeypatch.setattr(tables, "MOST_KEPT", 6_000)
+        if how == "none":
+            monkeypatch.setattr(KeptRows, "keep", lambda *_: None)
+
+    yield keep
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_depends_on_what_is_kept(
+    fake_node: FakeNode, fresh_index: Callable[..., str], keeping: Callable[[str], None], seed: int
+) -> None:
+    """Rows, verdicts and hashes are the same, and right, if all rows are kept, few, or none."""
+    mine(fake_node, random.Random(seed), 60, statements=seed % 2 == 0)
+    indexed = []
+    for how in ("all", "few", "none"):
+        keeping(how)
+        indexed.append(fresh_index(mixed()))
+        assert verify(indexed[-1]).faults == []
+    first, *others = map(deployment, indexed)
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rollback_forgets_what_was_kept(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    fresh_index: Callable[..., str],
+    keeping: Callable[[str], None],
+    seed: int,
+) -> None:
+    """While an engine runs, forks of any depth leave what a fresh node finds on the branch."""
+    chance = random.Random(seed)
+    mine(fake_node, chance, 10, statements=False)
+    turns = 0
+
+    def turn(progress: Progress) -> None:
+        nonlocal turns
+        if progress.block.block_id == fake_node.height and turns < 5:
+            turns += 1
+            fake_node.reorg(chance.randrange(1, 6))
+            mine(fake_node, chance, 2, statements=False)
+
+    run(mixed(), on_block=turn)
+    assert turns == 5
+    assert run(mixed()) == fake_node.height
+    keeping("none")
+    assert deployment(database_url) == deployment(fresh_index(mixed()))
+    assert verify(database_url).faults == []
+
+
+@pytest.mark.parametrize("others", [[], [mixed("other", b"ot")]])
+def test_a_build_that_is_swapped_while_blocks_are_in_flight(
+    fake_node: FakeNode,
+    database_url: str,
+    query: Query,
+    tmp_path: Any,
+    make_build: Callable[..., Any],
+    others: list[App],
+) -> None:
+    """Its tables get no row of a block that it does not take, although nobody waits for an answer."""
+    chance = random.Random(1)
+    mine(fake_node, chance, 10, statements=False)
+    start = fake_node.height
+    for _ in range(60):
+        fake_node.mine([fake_node.send(b"mxo0/0/1")])
+
+    newer = mixed()
+    newer.version = "2"
+
+    def act(progress: Progress) -> None:
+        if progress.block.block_id == start + 10:
+            make_build(newer, "v2")
+            swap(database_url, "mixed", "v2")
+
+    reasons: list[str] = []
+    with StateEngine(
+        mixed(),
+        *others,
+        database=database_url,
+        source=fake_node.url,
+        state_folder=tmp_path,
+        on_block=act,
+        on_wait=reasons.append,
+    ) as engine:
+        engine.build()
+        assert engine.halted() == {}
+    assert sum("mixed shows another build now" in reason for reason in reasons) == 1
+    [old] = query(
+        "SELECT (SELECT max(block_id) FROM vc.snapshots WHERE app = 'mixed' AND build = '1') AS last, "
+        "(SELECT max(since_block) FROM mixed__1.balances) AS written"
+    )
+    assert start + 10 <= old["last"] < start + 60
+    assert old["written"] == old["last"]
+    assert verify(database_url).faults == []
