@@ -7,6 +7,11 @@ LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND a.attname = ANY (%(columns)s)
 ORDER BY a.attnum;
 
+-- name: deferrable_key
+-- Whether the key of one projection is deferrable: then no statement can insert or replace a row by its key.
+SELECT 1 FROM pg_constraint
+WHERE conrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND contype = 'p' AND condeferrable;
+
 -- name: default
 -- The value of a column's default, as the column stores it.
 SELECT CAST(({expression}) AS {type})

@@ -43,6 +43,10 @@ COMMENT ON FUNCTION vc.require_build() IS 'Accepts a row of the log only from a 
 CREATE FUNCTION vc.keep_block() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION 'a block is removed in a READ COMMITTED transaction: this one does not see every input'
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
     IF EXISTS (SELECT FROM vc.inputs WHERE block_id = OLD.block_id) THEN
         RAISE EXCEPTION 'block % has inputs on the tape', OLD.block_id USING ERRCODE = 'foreign_key_violation';
     END IF;
@@ -54,6 +58,10 @@ COMMENT ON FUNCTION vc.keep_block() IS 'Keeps a block while the tape has inputs 
 CREATE FUNCTION vc.keep_build() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION 'a build is removed in a READ COMMITTED transaction: this one does not see every row of the log'
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
     IF EXISTS (SELECT FROM vc.ops WHERE app = OLD.name AND build = OLD.build)
         OR EXISTS (SELECT FROM vc.rejections WHERE app = OLD.name AND build = OLD.build)
         OR EXISTS (SELECT FROM vc.snapshots WHERE app = OLD.name AND build = OLD.build)

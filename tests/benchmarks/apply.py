@@ -55,7 +55,9 @@ from virtualchain.testing.wire import serialize_output
 
 ACCOUNTS: Final = 10_000
 BLOCKS_AT_ONCE: Final = 10
-"""The fewest blocks that are taken without a wait for the server."""
+"""The fewest blocks that are taken without a wait for the server, unless they have very many ops."""
+_OPS_AT_ONCE: Final = 20_000
+"""The most ops of blocks that are made before they are taken."""
 BOUNDS: Final = ("statements", "batch", "copy", "empty")
 
 _PART: Final = 5_000
@@ -271,7 +273,8 @@ def apply_blocks(
     assert deployment.running, deployment.machines[0].log.error()
     pid = deployment.connection.info.backend_pid
     seconds, own, server = 0.0, 0.0, cpu_of(pid)
-    for stretch in stretches(made, max(BLOCKS_AT_ONCE, 1000 // max(1, ops))):
+    at_once = min(max(BLOCKS_AT_ONCE, 1000 // max(1, ops)), 1 + _OPS_AT_ONCE // max(1, ops))
+    for stretch in stretches(made, at_once):
         with stages.measured() if staged else nullcontext():
             used = time.process_time()
             seconds += take(deployment, stretch)

@@ -195,6 +195,8 @@ def _read_shape(connection: psycopg.Connection, projection: Projection) -> Shape
             except (psycopg.DataError, ValueDoesNotFit, Unserializable):
                 return f"the default of its column {name} does not fit the column"
         columns.append(column)
+    if connection.execute(_Q["deferrable_key"], place).fetchone() is not None:
+        return "its primary key is deferrable"
     indexes = []
     for index in index_columns(connection, projection):
         if index is None:

@@ -87,6 +87,29 @@ def test_no_input_is_without_its_block(fake_node: FakeNode, run: Run, query: Que
     assert query("UPDATE vc.blocks SET block_id = block_id, time = time RETURNING 1")
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_whoever_does_not_see_all_rows_removes_nothing(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, level: str
+) -> None:
+    """A transaction that began before the first rows of a build or block does not see them: it is refused."""
+    run(an_app())
+    with psycopg.connect(database_url) as earlier:
+        earlier.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
+        earlier.execute("SELECT FROM vc.ops")
+        mine(fake_node, b"a")
+        run(an_app())
+        for statement in (
+            "DELETE FROM vc.apps",
+            "UPDATE vc.apps SET build = 'none'",
+            "DELETE FROM vc.blocks",
+        ):
+            with pytest.raises(psycopg.Error) as refused, earlier.transaction():
+                earlier.execute(statement.encode())
+            assert refused.value.sqlstate in {"0A000", "40001"}
+    assert query(ORPHANS) == []
+    assert verify(database_url).faults == []
+
+
 def test_only_sessions_that_append_blocks_pass_the_guards(database_url: str) -> None:
     """They say so when they connect, so that no rollback takes it back."""
     sessions: tuple[tuple[Callable[[str], psycopg.Connection], str | None], ...] = (

@@ -211,6 +211,7 @@ WRONG: dict[str, Callable[[State], Any]] = {
     "its column list has the type": lambda state: state.table("lists"),
     "is numeric without a precision": lambda state: state.table("numbers"),
     "does not fit the column": lambda state: state.table("defaults"),
+    "its primary key is deferrable": lambda state: state.table("later"),
     "an index with an expression": lambda state: state.table("lower"),
     "has no column nothing": lambda state: state.table("good").put({"id": 1, "nothing": 2}),
     "may not be null": lambda state: state.table("good").put({"id": 1}),
@@ -230,6 +231,7 @@ def test_mistakes_halt_the_app(fake_node: FakeNode, run: Run, message: str) -> N
         projections="CREATE TABLE good (id integer PRIMARY KEY, text text NOT NULL);"
         "CREATE TABLE lists (id integer PRIMARY KEY, list integer[]);"
         "CREATE TABLE numbers (id numeric PRIMARY KEY);"
+        "CREATE TABLE later (id integer PRIMARY KEY DEFERRABLE);"
         "CREATE TABLE defaults (id integer PRIMARY KEY, n smallint DEFAULT 70000, m integer DEFAULT 1 / 0);"
         "CREATE TABLE lower (id text PRIMARY KEY); CREATE INDEX ON lower (upper(id));",
     )
