@@ -124,13 +124,13 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     rule = contract.find_payload or last_op_return
     looks_at_coinbase = takes_coinbase(rule)
     magics = set(contract.magics)
-    is_contained = contained()
+    containing = contained()
     candidates: list[Candidate] = []
     for item in inputs:
         if magics.isdisjoint(item.magics) or not (item.txindex or looks_at_coinbase):
             continue
         try:
-            with is_contained:
+            with containing:
                 contents = payloads(rule, item.raw, item.outputs)
         except Exception as error:
             if is_transient(error):  # of a database that it asked for consensus hashes

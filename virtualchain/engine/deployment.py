@@ -72,10 +72,9 @@ class Deployment:
     `network` is the chain that the database is bound to, or is to be; None leaves that as it is. The tape
     also gets what the apps in `kept` need, which are not applied here: others follow it. `former` has the
     builds, by app, that a session before this one has advanced: an app that shows another by now is left
-    alone, as `retire_swapped` does. `repairs`
-    names an app whose tables may be damaged, because it is about to be derived again. `on_message` is called
-    with what an operator should know. After a psycopg.Error nothing in here can be relied on: close it and
-    make another one.
+    alone, as `retire_swapped` does. `repairs` names an app whose tables may be damaged, because it is about
+    to be derived again. `on_message` is called with what an operator should know. After a psycopg.Error
+    nothing in here can be relied on: close it and make another one.
     """
 
     def __init__(

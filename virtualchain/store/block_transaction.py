@@ -251,9 +251,9 @@ class BlockTransaction:
             }
         if coinbase is not None:
             values |= {"coinbase": coinbase.transaction.hex(), "coinbase_branch": coinbase.branch.hex()}
-        parts = ({"block"} if self._lacks_block else set()) | values.keys()
+        parts = tuple(name for name in _PARTS if name in values or (name == "block" and self._lacks_block))
         self._coinbase, self._lacks_block, self._rows, self._size = None, False, _no_rows(), 0
-        return self._pipeline.run(_add_rows(tuple(part for part in _PARTS if part in parts)), values)
+        return self._pipeline.run(_add_rows(parts), values)
 
     def _roll_back(self) -> None:
         if self._has_begun and not self._connection.closed:
