@@ -17,8 +17,8 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 class Table(Generic[Row]):
     """One projection, row by row. A key is a value, or for a key of several columns a tuple.
 
-    A row is read at most once a block. What is changed is written later, and constraints are checked then. A value
-    that does not fit its column rejects the input; one of another type is an error of the app.
+    A row is read at most once a block. What is changed is written later, and constraints are checked then. A
+    value that does not fit its column rejects the input; one of another type is an error of the app.
     """
 
     def __init__(self, rows: "Rows") -> None:
