@@ -80,6 +80,8 @@ class BlockTransaction:
         self._block = block
         self.inputs = inputs
         self._lacks_block = is_new
+        self._lacks_inputs = True
+        """Whether the tape is to get the inputs yet."""
         self._has_begun = False
         self._is_in_flight = in_flight
         self._taken: list[_Part] = []
@@ -91,6 +93,7 @@ class BlockTransaction:
 
     def __enter__(self) -> Self:
         self._pipeline.owner = self
+        self._pipeline.meanwhile = self._send_inputs if self._is_in_flight else None
         return self
 
     def __exit__(
@@ -99,7 +102,7 @@ class BlockTransaction:
         if error is not None and not isinstance(error, Exception):
             self._connection.close()  # as `Pipeline.interruptible` does
         self._roll_back()
-        self._pipeline.owner = None
+        self._pipeline.owner = self._pipeline.meanwhile = None
 
     def begin(self) -> None:
         """Begin the transaction, unless it has begun."""
@@ -135,6 +138,7 @@ class BlockTransaction:
         `AppLog.hold` does, in place of the failure that follows from it.
         """
         is_first = not self._has_begun
+        before = self._lacks_block, self._lacks_inputs
         self.begin()
         if not is_first:
             self._pipeline.run(_Q["begin_part"])
@@ -149,6 +153,7 @@ class BlockTransaction:
         except BaseException as error:
             if not self._connection.closed:
                 self._undo_part(is_first=is_first)
+                self._lacks_block, self._lacks_inputs = before
             if isinstance(error, Exception):
                 with suppress(psycopg.Error):
                     log.hold(is_live=is_live)
@@ -191,12 +196,20 @@ class BlockTransaction:
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
         self._coinbase = next((item.coinbase for item in self.inputs if item.coinbase is not None), None)
-        self._gather("inputs", _input_texts(self.inputs))
+        if self._lacks_inputs:
+            self._gather("inputs", _input_texts(self.inputs))
         self._written = self._send([part.snapshot for part in self._taken])
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
         self._pipeline.sync()
         self._has_begun, self.inputs = False, ()
+
+    def _send_inputs(self) -> None:
+        """Send what the tape gets while an app waits for rows: the server writes it while the app judges."""
+        owner, self._pipeline.owner = self._pipeline.owner, object()  # no app is to blame if it fails
+        self._gather("inputs", _input_texts(self.inputs))
+        self._send([])
+        self._lacks_inputs, self._pipeline.owner = False, owner
 
     def missed(self) -> set[Place] | None:
         """Return what `commit` returns; None while the server has not answered."""

@@ -108,13 +108,15 @@ class Pipeline:
     `owner` is whose statements these are: a block's, or those of what follows in it on a part that is in
     flight. If one of another owner fails, EarlierFailed is raised by everything that follows: the session is
     good for nothing any more. `call` is the number of the callback's call that they belong to, None for the
-    engine's own; `failed_call` is that of the last one that failed.
+    engine's own; `failed_call` is that of the last one that failed. `meanwhile` is what is to be sent while
+    somebody waits for rows that are read ahead: it is called once.
     """
 
     def __init__(self, session: Session) -> None:
         self.owner: object = None
         self.call: int | None = None
         self.failed_call: int | None = None
+        self.meanwhile: Callable[[], object] | None = None
         self._session = session
         self._pgconn = session.pgconn
         self._lock = session.lock
@@ -177,6 +179,15 @@ class Pipeline:
         with self._lock:
             self._wait()
 
+    def wait_for(self, answer: Answer) -> None:
+        """Wait until the server has done all that was sent, up to this answer; raise the first error."""
+        self.sync()
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        with self._lock:
+            self._wait(answer)
+
     def leave(self) -> None:
         """Wait as `wait` does, and have the session used by others."""
         with self._lock:
@@ -235,12 +246,13 @@ class Pipeline:
             self._unanswered.append(_SYNC)
             self._pgconn.flush()
 
-    def _wait(self) -> None:
-        if self._unanswered:
-            self._sync()
+    def _wait(self, until: Answer | None = None) -> None:
+        if self._unanswered and (until is None or until.result is None):
+            if until is None:
+                self._sync()
+                self._size = 0
             with self.interruptible():
-                self._session.exchange(self._read())
-            self._size = 0
+                self._session.exchange(self._read(until))
         if self._earlier is not None:
             raise self._earlier
         error, self._error = self._error, None
@@ -291,20 +303,24 @@ class Pipeline:
         self._unanswered.append(answer)
         return answer
 
-    def _read(self) -> Generator[Wait, Ready, None]:
-        """Exchange data with the server until all has been answered."""
+    def _read(self, until: Answer | None) -> Generator[Wait, Ready, None]:
+        """Exchange data with the server until all has been answered, or all up to an answer."""
         pgconn = self._pgconn
         waits_for = Wait.RW if pgconn.flush() else Wait.R
         while True:
+            while not pgconn.is_busy():  # something may have been received before
+                self._take(pgconn.get_result())
+                if not self._unanswered or (until is not None and self._has_ended(until)):
+                    return
             ready = yield waits_for
             if ready and ready & Ready.R:  # after Ctrl-C, the driver resumes this with None
                 pgconn.consume_input()
             if waits_for == Wait.RW:
                 waits_for = Wait.RW if pgconn.flush() else Wait.R
-            while not pgconn.is_busy():
-                self._take(pgconn.get_result())
-                if not self._unanswered:
-                    return
+
+    def _has_ended(self, answer: Answer) -> bool:
+        """Return whether an answer is complete: what ends it must be read before anything else is sent."""
+        return answer.result is not None and self._unanswered[0] is not answer
 
     def _take(self, result: PGresult | None) -> None:
         """Take the next result; None ends those of a statement."""
@@ -330,7 +346,7 @@ class Pipeline:
         if answer.owner is self.owner:
             if self._error is None:
                 self._error, self.failed_call = error, answer.call
-        elif self._earlier is None:
+        elif self._earlier is None and not isinstance(error, psycopg.errors.InFailedSqlTransaction):
             self._earlier = EarlierFailed(f"of an earlier block, or part of one: {error}")
             self._earlier.__cause__ = error
 

@@ -76,7 +76,7 @@ class Tables:
             asked = [
                 (rows, rows.ask(part)) for rows, keys in missing if (part := keys[start : start + AT_ONCE])
             ]
-            self._call.pipeline.wait()
+            self._call.pipeline.wait_for(asked[-1][1][-1][1])
             for rows, answers in asked:
                 rows.learn(answers)
 

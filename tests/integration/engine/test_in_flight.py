@@ -134,6 +134,34 @@ def test_a_block_that_fails_each_time_is_named(fake_node: FakeNode, run: Run, da
         assert connection.execute("SELECT max(block_id) FROM vc.blocks").fetchone() == (start + 8,)
 
 
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_input_that_the_tape_refuses_is_no_apps_fault(
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    database_url: str,
+    fresh_index: Callable[..., str],
+    times: int,
+) -> None:
+    """The tape's rows are sent while an app waits for rows; it is not halted for what becomes of them."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    app = by_row(rows=10**6)
+    run(app, to=start + 2)
+    fault = FAULT.replace("NEW.app = '{app}'", "true")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            fault.format(block_id=start + 9, times=times, code="22003", table="inputs").encode()
+        )
+    if times == 1:
+        run(app)
+        assert deployment(database_url) == deployment(fresh_index(app))
+    else:
+        with pytest.raises(StoreError, match=r"^(?!.*earlier).*on purpose"):
+            run(app)
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
+
+
 def test_a_value_that_the_log_refuses_halts_its_app(
     fake_node: FakeNode, run: Run, query: Query, database_url: str
 ) -> None:

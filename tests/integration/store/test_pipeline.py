@@ -1,14 +1,17 @@
 """What is sent ahead over a session leaves it as ordinary use would: nothing is lost, stuck or kept."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 
 import psycopg
 import pytest
 
 from virtualchain.store.database import connect_writer
-from virtualchain.store.pipeline import EarlierFailed, Pipeline, pipeline_of
+from virtualchain.store.pipeline import Answer, EarlierFailed, Pipeline, pipeline_of
+from virtualchain.store.sql import statement
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements"
 
@@ -144,3 +147,55 @@ def test_a_failure_of_an_earlier_owner_sticks(session: psycopg.Connection, pipel
             session.execute("SELECT 1")
         with pytest.raises(EarlierFailed):
             pipeline.send(b"SELECT 3")
+
+
+def test_some_answers_are_waited_for(session: psycopg.Connection, pipeline: Pipeline) -> None:
+    """What is sent meanwhile is answered later, whether or not its answer has come with the first one."""
+    sent: list[Answer] = []
+
+    def send(pause: float) -> None:
+        sent.append(pipeline.send(b"SELECT 2 FROM pg_sleep($1::text::float8)", [str(pause)]))
+
+    def send_and_wait() -> None:
+        send(0)
+        pipeline.wait()
+
+    for pause in (0.0, 0.05, 0.0):
+        first = pipeline.send(b"SELECT 1")
+        pipeline.meanwhile = partial(send, pause)
+        pipeline.wait_for(first)
+        assert first.rows() == [(1,)]
+        assert sent[-1].result is None or not pause
+        time.sleep(0.01)  # so that the driver may have received both
+        pipeline.wait_for(first)  # it is there
+    pipeline.wait()
+    first = pipeline.send(b"SELECT 1")
+    pipeline.meanwhile = send_and_wait
+    pipeline.wait_for(first)
+    assert first.rows() == [(1,)]
+    assert [answer.rows() for answer in sent] == [[(2,)]] * 4
+    assert session.execute("SELECT 3").fetchone() == (3,)
+
+
+def test_what_was_sent_meanwhile_fails_for_others(session: psycopg.Connection, pipeline: Pipeline) -> None:
+    """Its own failure is nobody's who waits; if it fails because the transaction has, that is raised."""
+
+    def meanwhile(text: bytes) -> None:
+        owner, pipeline.owner = pipeline.owner, object()
+        pipeline.send(text)
+        pipeline.owner = owner
+
+    begin, rollback = (statement(text) for text in ("BEGIN", "ROLLBACK"))
+    pipeline.owner = object()
+    pipeline.run(begin)
+    wrong = pipeline.send(b"SELECT 1 / 0")
+    pipeline.meanwhile = partial(meanwhile, b"SELECT 2")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pipeline.wait_for(wrong)
+    pipeline.undo(rollback)
+    pipeline.run(begin)
+    right = pipeline.send(b"SELECT 1")
+    pipeline.meanwhile = partial(meanwhile, b"SELECT 1 / 0")
+    pipeline.wait_for(right)
+    with pytest.raises(EarlierFailed):
+        pipeline.wait()
