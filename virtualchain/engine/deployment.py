@@ -114,6 +114,7 @@ class Deployment:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
             self.kept = [contract.on(self.tape.network) for contract in kept]
+            self._former = former
             here = [contract.on(self.tape.network) for contract in contracts]
             machines = [self._install(contract, former.get(contract.name)) for contract in here]
             self.machines = [machine for machine in machines if machine is not None]
@@ -254,6 +255,10 @@ class Deployment:
             with suppress(psycopg.Error):
                 pipeline_of(self.connection).leave()
         self.connection.close()
+
+    def builds(self) -> dict[str, str]:
+        """Return the builds, by app, that this session and those before it have advanced last."""
+        return {**self._former, **{machine.contract.name: machine.build for machine in self.machines}}
 
     def first_block_id(self) -> int:
         """Return the block that an empty tape starts with; 0 without apps."""

@@ -447,7 +447,7 @@ class StateEngine(Answering):
         A follower waits for a database that cannot be reached without end, until `stop`.
         """
         self._leave_pending()
-        former = {machine.contract.name: machine.build for machine in self._deployment.machines}
+        former = self._deployment.builds()
         self._deployment.close()
         with self.measures.clock.waiting("database"):
             for attempt in count():

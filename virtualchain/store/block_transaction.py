@@ -146,6 +146,8 @@ class BlockTransaction:
         try:
             with self._pipeline.interruptible():
                 yield
+                if self._connection.pgconn.transaction_status == TransactionStatus.INERROR:
+                    raise psycopg.errors.InFailedSqlTransaction("a callback has hidden that a read failed")
                 if self._is_in_flight:
                     self._pipeline.owner = object()  # whoever notices that it has failed is not to blame
                 else:

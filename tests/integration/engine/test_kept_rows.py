@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.integration.conftest import Query, Run
@@ -186,4 +188,90 @@ def test_a_build_that_is_swapped_while_blocks_are_in_flight(
     )
     assert start + 10 <= old["last"] < start + 60
     assert old["written"] == old["last"]
+    assert verify(database_url).faults == []
+
+
+def test_a_swapped_build_is_left_alone_by_every_session_that_follows(
+    fake_node: FakeNode, database_url: str, tmp_path: Any, make_build: Callable[..., Any]
+) -> None:
+    """Also if the next session is lost before the engine has noted that the build was swapped."""
+    fake_node.mine([fake_node.send(b"mxo0/0/1")])
+    start = fake_node.height
+    for _ in range(30):
+        fake_node.mine([fake_node.send(b"mxo0/0/1")])
+    newer = mixed()
+    newer.version = "2"
+    reasons: list[str] = []
+
+    def lose_session() -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            pid = engine._deployment.connection.info.backend_pid
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+    def act(progress: Progress) -> None:
+        if progress.block.block_id == start + 10:
+            make_build(newer, "v2")
+            swap(database_url, "mixed", "v2")
+            lose_session()
+
+    def wait(reason: str) -> None:
+        reasons.append(reason)
+        if "connected again" in reason and len(reasons) < 4:
+            lose_session()
+
+    with StateEngine(
+        mixed(),
+        mixed("other", b"ot"),
+        database=database_url,
+        source=fake_node.url,
+        state_folder=tmp_path,
+        confirmations=0,
+        on_block=act,
+        on_wait=wait,
+    ) as engine:
+        assert engine.build() == fake_node.height
+        assert engine.halted() == {}
+    assert sum("connected again" in reason for reason in reasons) >= 2
+    assert sum("mixed shows another build now" in reason for reason in reasons) == 1
+    assert verify(database_url).faults == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_build_is_swapped_and_the_app_hides_that_its_read_fails(
+    fake_node: FakeNode, database_url: str, tmp_path: Any, make_build: Callable[..., Any], is_first: bool
+) -> None:
+    """Its read is the first to notice that the build is not live; the app alone is left alone."""
+
+    def careless(name: str, magic: bytes, version: str = "1") -> App:
+        app = App(name, magic=magic, version=version, projections="CREATE TABLE t (k integer PRIMARY KEY)")
+
+        def commit(op: dict[str, Any], state: State, block_id: int) -> None:
+            with suppress(Exception):
+                state.table("t").get(block_id)
+
+        app.add(b"o", parse=lambda payload: {"text": payload.decode()}, commit=commit)
+        return app
+
+    for _ in range(6):
+        fake_node.mine([fake_node.send(b"mxo"), fake_node.send(b"oto")])
+
+    def act(progress: Progress) -> None:
+        if progress.block.block_id == fake_node.height - 3:
+            make_build(careless("mixed", b"mx", "2"), "v2")
+            swap(database_url, "mixed", "v2")
+
+    apps = [careless("mixed", b"mx"), careless("other", b"ot")]
+    reasons: list[str] = []
+    with StateEngine(
+        *(apps if is_first else reversed(apps)),
+        database=database_url,
+        source=fake_node.url,
+        state_folder=tmp_path,
+        confirmations=0,
+        on_block=act,
+        on_wait=reasons.append,
+    ) as engine:
+        assert engine.build() == fake_node.height
+        assert engine.halted() == {}
+    assert ["mixed shows another build now" in reason for reason in reasons] == [True]
     assert verify(database_url).faults == []
