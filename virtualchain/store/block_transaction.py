@@ -208,10 +208,9 @@ class BlockTransaction:
 
     def _send_inputs(self) -> None:
         """Send what the tape gets while an app waits for rows: the server writes it while the app judges."""
-        owner, self._pipeline.owner = self._pipeline.owner, object()  # no app is to blame if it fails
         self._gather("inputs", _input_texts(self.inputs))
         self._send([])
-        self._lacks_inputs, self._pipeline.owner = False, owner
+        self._lacks_inputs = False
 
     def missed(self) -> set[Place] | None:
         """Return what `commit` returns; None while the server has not answered."""

@@ -346,7 +346,7 @@ class Pipeline:
         if answer.owner is self.owner:
             if self._error is None:
                 self._error, self.failed_call = error, answer.call
-        elif self._earlier is None and not isinstance(error, psycopg.errors.InFailedSqlTransaction):
+        elif self._earlier is None:
             self._earlier = EarlierFailed(f"of an earlier block, or part of one: {error}")
             self._earlier.__cause__ = error
 

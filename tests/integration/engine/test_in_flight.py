@@ -59,8 +59,10 @@ def counting(name: str = "one", magic: bytes = b"fl") -> App:
     return app
 
 
-def by_row(name: str = "one", magic: bytes = b"fl", check: str = "", rows: int = 7) -> App:
-    """Make the same app without statements, so that its writes are not waited for either."""
+def by_row(
+    name: str = "one", magic: bytes = b"fl", check: str = "", rows: int = 7, *, asks: bool = False
+) -> App:
+    """Make the same app without statements, so that its writes are not waited for either, or with a query."""
     ddl = f"CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL {check})"
     app = App(name, magic=magic, projections=ddl)
 
@@ -69,6 +71,8 @@ def by_row(name: str = "one", magic: bytes = b"fl", check: str = "", rows: int =
 
     def commit(op: dict[str, Any], state: State, block_id: int) -> None:
         row = state.table("t").get(block_id % rows)
+        if asks:
+            op["asked"] = state.one("SELECT 1 AS one")
         op["before"] = [] if row is None else [row["n"]]
         state.table("t").put({"k": block_id % rows, "n": 1 + sum(op["before"])})
 
@@ -146,7 +150,7 @@ def test_an_input_that_the_tape_refuses_is_no_apps_fault(
     """The tape's rows are sent while an app waits for rows; it is not halted for what becomes of them."""
     mine(fake_node)
     start = fake_node.height - BLOCKS
-    app = by_row(rows=10**6)
+    app = by_row(rows=10**6, asks=True)
     run(app, to=start + 2)
     fault = FAULT.replace("NEW.app = '{app}'", "true")
     with psycopg.connect(database_url, autocommit=True) as connection:
