@@ -76,7 +76,8 @@ class Tables:
             asked = [
                 (rows, rows.ask(part)) for rows, keys in missing if (part := keys[start : start + AT_ONCE])
             ]
-            self._call.pipeline.wait_for(asked[-1][1][-1][1])
+            _, last_answer = asked[-1][1][-1]
+            self._call.pipeline.wait_for(last_answer)
             for rows, answers in asked:
                 rows.learn(answers)
 
