@@ -17,15 +17,15 @@ class Measured:
 
     statements: float = 3_400.0
     """Ops a second of apps that read a row and write two in each op, of one process (`state_nodes`)."""
-    table: float = 18_800.0
+    table: float = 26_000.0
     """Ops a second through `state.table`, at 1,000 ops a block (`apply`)."""
     op_bytes: float = 674.0
     """Bytes of the database for each op, without the app's own tables (`growth`)."""
     raw_share: float = 0.5
     """The share of these that `prune` can drop."""
-    empty_block: float = 1 / 9_900
+    empty_block: float = 1 / 13_200
     """Seconds for a block without an input, with one app (`growth`)."""
-    idle_app: float = (1 / 6_500 - 1 / 9_900) / 9
+    idle_app: float = (1 / 7_100 - 1 / 13_200) / 9
     """Seconds that each further app adds to a block without an input for it."""
     pages: float = 300.0
     """Different pages a second of one `virtualchain serve`, with its sessions on a core of the database."""
