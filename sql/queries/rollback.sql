@@ -23,8 +23,9 @@ DELETE FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id 
 DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;
 
 -- name: lower_tracking
--- Let what one build has taken by its present rules and code begin right above the fork, if it began later.
-UPDATE vc.apps SET tracking_from = %(fork)s + 1 WHERE name = %(app)s AND build = %(build)s AND tracking_from > %(fork)s + 1;
+-- Let what one build has taken by its present rules and code begin right above the fork, if it began later, but not before its first block.
+UPDATE vc.apps SET tracking_from = 1 + greatest(base_block_id, %(fork)s)
+WHERE name = %(app)s AND build = %(build)s AND tracking_from > 1 + greatest(base_block_id, %(fork)s);
 
 -- name: forget_unexpected
 -- Forget what differed from expected digests of one build if its block is undone.

@@ -14,6 +14,7 @@ from tests.integration.conftest import Query, Run
 from tests.support.rides import TABLES, RidesModel, coin, rides_app, spending
 from virtualchain import App, State, StateEngine, last_op_return
 from virtualchain.app.declarations import read_contract
+from virtualchain.audit.verify import verify
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource, Offline
 from virtualchain.engine.deployment import Deployment
@@ -48,6 +49,24 @@ def digests(query: Query, name: str = "rides") -> list[dict[str, Any]]:
         "SELECT block_id, consensus_hash, state_hash FROM virtualchain.snapshots WHERE app = %s ORDER BY 1",
         (name,),
     )
+
+
+def test_a_fork_below_an_apps_first_block(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """What it tracks begins with its first block as before, not right above the fork."""
+    earlier = App("earlier", magic=b"ea")
+    earlier.add(b"o", parse=lambda payload: {})
+    app = rides_app()
+    app.first_block_id = fake_node.height + 2
+    fake_node.mine(n=5)
+    run(app, earlier)
+    fake_node.reorg(6, 8)
+    run(app, earlier)
+    assert query("SELECT tracking_from FROM vc.apps WHERE name = 'rides'") == [
+        {"tracking_from": app.first_block_id}
+    ]
+    assert verify(database_url).faults == []
 
 
 @SPELLINGS
