@@ -207,7 +207,12 @@ class BlockTransaction:
         self._has_begun, self.inputs = False, ()
 
     def _send_inputs(self) -> None:
-        """Send what the tape gets while an app waits for rows: the server writes it while the app judges."""
+        """Send what the tape gets while an app waits for rows: the server writes it while the app judges.
+
+        That is undone with the app's part. Rows of other apps must not be, so then all comes at the end.
+        """
+        if any(self._rows.values()):
+            return
         self._gather("inputs", _input_texts(self.inputs))
         self._send([])
         self._lacks_inputs = False

@@ -145,6 +145,20 @@ def test_a_rollback_forgets_what_was_kept(
     assert verify(database_url).faults == []
 
 
+def test_what_is_undone_of_one_app_is_nothing_of_another(
+    fake_node: FakeNode, fresh_index: Callable[..., str]
+) -> None:
+    """An app reads rows and has its part undone, after another one that reads none has taken the block."""
+    first = App("a", magic=b"aa")
+    first.add(b"o", parse=lambda payload: {"text": payload.decode()})
+    for number in range(40):
+        fake_node.mine([fake_node.send(b"aao%d" % number), fake_node.send(b"mxo9/%d/1" % (number % 5))])
+    url = fresh_index(first, mixed())
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM vc.ops WHERE app = 'a'").fetchone() == (40,)
+    assert verify(url).faults == []
+
+
 @pytest.mark.parametrize("others", [[], [mixed("other", b"ot")]])
 def test_a_build_that_is_swapped_while_blocks_are_in_flight(
     fake_node: FakeNode,
