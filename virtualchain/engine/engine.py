@@ -569,6 +569,7 @@ class StateEngine(Answering):
             reorg,
             self._listener,
             still_holds=lambda: self._deployment.tape.pins() == pins,
+            source=self._source,
         )
         if undone is not None:
             self.measures.undo(undone.blocks, time.monotonic() - started)

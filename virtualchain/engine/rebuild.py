@@ -5,19 +5,21 @@ one continues it.
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import psycopg
 
 from virtualchain.app.contract import Contract
+from virtualchain.bitcoin.source import BlockSource
+from virtualchain.engine.backfill import scan_for, search_chunk
 from virtualchain.engine.compare import RowDifference, first_difference, first_verdict, row_differences
-from virtualchain.engine.coverage import require_searched
+from virtualchain.engine.coverage import gaps, require_searched
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Advanced, Machine
-from virtualchain.engine.options import Listener, Progress
-from virtualchain.errors import BuildChanged, StoreError, UsageError
+from virtualchain.engine.options import CHUNK, Listener, Progress
+from virtualchain.errors import BuildChanged, MissingData, StoreError, UsageError
 from virtualchain.store.builds import (
     Build,
     Replacement,
@@ -112,19 +114,35 @@ def put_in_place(connection: psycopg.Connection, live: Build, successor: str, li
 
 
 def derive(
-    deployment: Deployment, live: Build, contract: Contract, last: int, listener: Listener
+    deployment: Deployment,
+    live: Build,
+    contract: Contract,
+    last: int,
+    listener: Listener,
+    source: BlockSource | None = None,
 ) -> Machine | None:
     """Derive an app up to block `last` from the tape, into a new build or an unfinished one.
 
-    Returns the new build's machine, or None if the listener ended it early. Raises StoreError if it has other
-    consensus hashes than the live build, AppHalted.
+    What the tape was not searched for, as the code is another one by now, is fetched from `source`. Returns
+    the new build's machine, or None if the listener ended it early. Raises StoreError if it has other
+    consensus hashes than the live build, AppHalted, UsageError if blocks must be fetched and there is no
+    source, and what the source raises.
     """
     connection = deployment.connection
-    require_searched(deployment.tape, contract, last)
+    if source is None:
+        require_searched(deployment.tape, contract, last)
     name = _unfinished_build(connection, live, contract, last) or _begin_build(connection, contract)
     machine = Machine(connection, contract, name, deployment.options, is_live=False)
-    if not advance_to(machine, last, listener):
-        return None
+    while machine.cursor < last:
+        unsearched = gaps(deployment.tape, contract, machine.cursor)
+        searched = min(last, unsearched[0][0] - 1) if unsearched else last
+        if machine.cursor < searched:
+            goes_on = advance_to(machine, searched, listener)
+        else:
+            assert source is not None, "all was searched"
+            goes_on = _search(deployment, machine, source, last, listener)
+        if not goes_on:
+            return None
     difference = first_difference(connection, live.app, live.name, machine.build, with_state=False)
     if difference is not None:
         verdict = first_verdict(connection, live, machine.build, difference.block_id)
@@ -138,6 +156,27 @@ def derive(
             "otherwise"
         )
     return machine
+
+
+def _search(
+    deployment: Deployment, machine: Machine, source: BlockSource, last: int, listener: Listener
+) -> bool:
+    """Search a chunk of blocks up to `last` that a machine stands before; return as `advance_to` does."""
+    contract = machine.contract
+    try:
+        if contract.tracks is None:
+            search_chunk(deployment, source, contract, machine.cursor, last)
+            return listener.may_continue()
+        headers = deployment.tape.blocks(machine.cursor + 1, min(machine.cursor + CHUNK, last))
+        with closing(scan_for(deployment, contract, source, headers)) as scanned_blocks:
+            steps = machine.advance_over(scanned_blocks)
+            return report_steps(machine, steps, last, listener, with_tallies=False)
+    except MissingData as error:
+        raise MissingData(
+            f"app {contract.name} must be derived again from block {contract.start} on, and its code needs "
+            f"blocks again that were searched for the one before: {error}; use a node that has all blocks, "
+            "or its files (--blocks)"
+        ) from error
 
 
 def advance_to(machine: Machine, last: int, listener: Listener, *, beside_writer: bool = False) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.app.contract import Contract
+from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
@@ -149,6 +150,7 @@ def roll_back(
     reorg: Reorg,
     listener: Listener = QUIET,
     still_holds: Callable[[], bool] = lambda: True,
+    source: BlockSource | None = None,
 ) -> Undone | None:
     """Undo every block above the fork for all apps and the log, in one transaction.
 
@@ -158,7 +160,7 @@ def roll_back(
     """
     while True:
         try:
-            prepared = prepare(deployment, reorg, listener)
+            prepared = prepare(deployment, reorg, listener, source)
             if prepared is None:
                 return None
             deployment.be_durable()
@@ -178,14 +180,21 @@ def roll_back(
 
 
 def prepare(
-    deployment: Deployment, reorg: Reorg, listener: Listener, *, replaces: str | None = None
+    deployment: Deployment,
+    reorg: Reorg,
+    listener: Listener,
+    source: BlockSource | None = None,
+    *,
+    replaces: str | None = None,
 ) -> Prepared | None:
     """Derive again, up to the fork, each app whose history does not reach it; nothing is undone yet.
 
-    The app `replaces` needs no way back, because its caller replaces it in the same transaction. Returns None
-    if the listener ended the work early. Raises UsageError if that needs an app that is not loaded, or the
-    fork is below a checkpoint, AppHalted if a callback fails meanwhile, BuildChanged if another process drops
-    what is derived, StoreError if an app arrives at other hashes than before.
+    Blocks that were not searched for what an app's code of today needs are fetched from `source`; without one
+    this raises UsageError. The app `replaces` needs no way back, because its caller replaces it in the same
+    transaction. Returns None if the listener ended the work early. Raises UsageError if that needs an app
+    that is not loaded, or the fork is below a checkpoint, AppHalted if a callback fails meanwhile,
+    BuildChanged if another process drops what is derived, StoreError if an app arrives at other hashes than
+    before, and what the source raises.
     """
     started = time.monotonic()
     fork = reorg.fork_block_id
@@ -194,7 +203,7 @@ def prepare(
     contracts = [_contract(deployment, build, fork) for build in live]  # all, before the first is derived
     rebuilt: list[Machine] = []
     for build, contract in zip(live, contracts, strict=True):
-        machine = derive(deployment, build, contract, fork, listener)
+        machine = derive(deployment, build, contract, fork, listener, source)
         if machine is None:
             return None
         rebuilt.append(machine)

@@ -133,8 +133,12 @@ class Pipeline:
         context = psycopg.RawCursor(session)
         use_fixed_types(context.adapters)
         self._writer, self._reader = Transformer(context), Transformer(context)
-        # After a rollback the driver would forget all prepared statements of the session, ours as well.
-        session.prepare_threshold = None
+        if session.prepare_threshold is not None:
+            # After a rollback, the driver has the server forget all statements of the session, ours as well, if
+            # it has prepared one itself: it forgets them now, and prepares nothing any more.
+            session.prepare_threshold = None
+            with session.transaction(force_rollback=True):
+                pass
         session.before_use = self._leave  # which the driver calls with its lock held
 
     @property

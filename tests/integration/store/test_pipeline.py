@@ -81,6 +81,21 @@ def test_statements_put_together_from_values_do_not_pile_up(
     assert count_prepared(session) <= 1
 
 
+def test_what_the_driver_had_prepared_before_the_pipeline_was_there(session: psycopg.Connection) -> None:
+    """It is dropped, or else the driver would drop everything after a rollback: also what we have prepared."""
+    for _ in range(10):
+        session.execute("SELECT 1")
+    assert count_prepared(session) > 0
+    pipeline = pipeline_of(session)
+    assert count_prepared(session) == 0
+    send_many(pipeline)
+    with session.transaction(force_rollback=True):
+        session.execute("SELECT 1")
+    assert count_prepared(session) > 0
+    pipeline.forget()
+    send_many(pipeline)
+
+
 def test_ordinary_use_follows_what_was_sent(session: psycopg.Connection, pipeline: Pipeline) -> None:
     """Cursors, COPY, transactions, rows one by one and notifications work as in any session."""
     pipeline.send(b"CREATE TEMP TABLE t (k integer)")
