@@ -421,7 +421,7 @@ class World:
         if any(policy != "rollback" for policy in self.policies.values()):
             errors.append(DeepFork)
         if self.present != self.setup.apps:
-            errors.append(UsageError)  # an app that is not present cannot be rebuilt
+            errors += [DeepFork, UsageError]  # an app that is not present cannot be rebuilt
         if self.from_checkpoint:
             errors += [DeepFork, UsageError]
         if any(reader.holds for reader in self._readers):

@@ -97,27 +97,19 @@ def backfill_chunk(
     NodeUnavailable if the node's chain is not the tape's now, MissingData if the node no longer has a block,
     and whatever else the source raises.
     """
-    try:
-        return search_chunk(deployment, source, contract, after)
-    except MissingData:
-        if not _holds_tip(source, deployment):
-            return None
-        raise
-
-
-def search_chunk(
-    deployment: Deployment, source: BlockSource, contract: Contract, after: int, last: int | None = None
-) -> tuple[int, int] | None:
-    """Search one chunk as `backfill_chunk` does, of the blocks up to `last`; a block not had is an error."""
     unsearched = gaps(deployment.tape, contract, after)
     bottom = deployment.tape.bottom()
     if contract.tracks is not None and bottom is not None:
         # What it sees depends on its state: it is advanced from blocks. Here they are only put on the tape.
-        unsearched = [(first, end) for first, end in unsearched if first < bottom.block_id]
+        unsearched = [(first, last) for first, last in unsearched if first < bottom.block_id]
     if not unsearched:
         return None
-    first, end = unsearched[0]
-    return _search(deployment, source, contract, first, end if last is None else min(end, last))
+    try:
+        return _search(deployment, source, contract, *unsearched[0])
+    except MissingData:
+        if not _holds_tip(source, deployment):
+            return None
+        raise
 
 
 def _holds_tip(source: BlockSource, deployment: Deployment) -> bool:

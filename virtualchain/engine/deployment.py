@@ -134,6 +134,7 @@ class Deployment:
                 for machine in self.machines
                 if machine not in self.running
             }
+            self._note_arrived()
             self.expect(options.expected)
         except psycopg.Error as error:
             self.close()
@@ -393,6 +394,13 @@ class Deployment:
         tip = self.tape.tip()
         return [machine for machine in self.running if tip is not None and machine.cursor < tip.block_id]
 
+    def _note_arrived(self) -> None:
+        """Record which apps do not lag any more: the tape came back to them, or a kill met their arrival."""
+        lagging = self.lagging()
+        for machine in self.running:
+            if machine not in lagging:
+                machine.log.set_status("running", if_live=True)
+
     def catch_up(self, listener: Listener, most: int | None = None) -> None:
         """Advance the lagging apps along the tape towards its tip: each by `most` blocks, or all the way.
 
@@ -494,6 +502,7 @@ class Deployment:
         for machine in self.machines:
             if machine.contract.name not in replacements:
                 machine.load()
+        self._note_arrived()
         self.expect(self._expected)
         if self.contracts and self.tape.tip() is None:
             self.start_searches()

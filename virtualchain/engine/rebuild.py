@@ -13,7 +13,7 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.engine.backfill import scan_for, search_chunk
+from virtualchain.engine.backfill import scan_for
 from virtualchain.engine.compare import RowDifference, first_difference, first_verdict, row_differences
 from virtualchain.engine.coverage import gaps, require_searched
 from virtualchain.engine.deployment import Deployment
@@ -123,13 +123,13 @@ def derive(
 ) -> Machine | None:
     """Derive an app up to block `last` from the tape, into a new build or an unfinished one.
 
-    What the tape was not searched for, as the code is another one by now, is fetched from `source`. Returns
-    the new build's machine, or None if the listener ended it early. Raises StoreError if it has other
-    consensus hashes than the live build, AppHalted, UsageError if blocks must be fetched and there is no
-    source, and what the source raises.
+    If it tracks outputs, and its code is another one by now, what the tape lacks is fetched from `source`.
+    Returns the new build's machine, or None if the listener ended it early. Raises StoreError if it has other
+    consensus hashes than the live build, AppHalted, UsageError if the tape lacks something and nothing can
+    fetch it, and what the source raises.
     """
     connection = deployment.connection
-    if source is None:
+    if source is None or contract.tracks is None:
         require_searched(deployment.tape, contract, last)
     name = _unfinished_build(connection, live, contract, last) or _begin_build(connection, contract)
     machine = Machine(connection, contract, name, deployment.options, is_live=False)
@@ -139,8 +139,8 @@ def derive(
         if machine.cursor < searched:
             goes_on = advance_to(machine, searched, listener)
         else:
-            assert source is not None, "all was searched"
-            goes_on = _search(deployment, machine, source, last, listener)
+            assert source is not None, "the tape has all of it"
+            goes_on = _advance_over(deployment, machine, source, last, listener)
         if not goes_on:
             return None
     difference = first_difference(connection, live.app, live.name, machine.build, with_state=False)
@@ -158,24 +158,20 @@ def derive(
     return machine
 
 
-def _search(
+def _advance_over(
     deployment: Deployment, machine: Machine, source: BlockSource, last: int, listener: Listener
 ) -> bool:
-    """Search a chunk of blocks up to `last` that a machine stands before; return as `advance_to` does."""
+    """Advance along a chunk of blocks up to `last` that are fetched again; return as `advance_to` does."""
     contract = machine.contract
+    headers = deployment.tape.blocks(machine.cursor + 1, min(machine.cursor + CHUNK, last))
     try:
-        if contract.tracks is None:
-            search_chunk(deployment, source, contract, machine.cursor, last)
-            return listener.may_continue()
-        headers = deployment.tape.blocks(machine.cursor + 1, min(machine.cursor + CHUNK, last))
         with closing(scan_for(deployment, contract, source, headers)) as scanned_blocks:
             steps = machine.advance_over(scanned_blocks)
             return report_steps(machine, steps, last, listener, with_tallies=False)
     except MissingData as error:
         raise MissingData(
-            f"app {contract.name} must be derived again from block {contract.start} on, and its code needs "
-            f"blocks again that were searched for the one before: {error}; use a node that has all blocks, "
-            "or its files (--blocks)"
+            f"app {contract.name} must be derived again, and the tape does not have what its code of today "
+            f"needs: {error}; use a node that has all blocks, or its files (--blocks)"
         ) from error
 
 

@@ -134,8 +134,8 @@ class Pipeline:
         use_fixed_types(context.adapters)
         self._writer, self._reader = Transformer(context), Transformer(context)
         if session.prepare_threshold is not None:
-            # After a rollback, the driver has the server forget all statements of the session, ours as well, if
-            # it has prepared one itself: it forgets them now, and prepares nothing any more.
+            # If the driver has prepared any, it has the server drop all after a rollback, ours too.
+            # So it does that now, and prepares nothing any more.
             session.prepare_threshold = None
             with session.transaction(force_rollback=True):
                 pass

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from virtualchain import App, State, StateEngine
+from virtualchain.engine.options import Listener
 from virtualchain.errors import AppHalted
 from virtualchain.testing import FakeNode
 
@@ -103,6 +104,27 @@ def test_a_lagging_node_does_not_halt_a_joining_app(
     fake_node.catch_up()
     run(one, two)
     assert outcome(database_url, "two") == alone(two)
+
+
+def test_an_app_that_the_tape_comes_back_to_does_not_lag(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query
+) -> None:
+    """A rollback to the block that an app has reached, or a kill right there, leave no wrong status."""
+    mine(fake_node, 15)
+    one, two = an_app("one", b"aa"), an_app("two", b"bb")
+    fork = run(one, two)
+    mine(fake_node, 5)
+    run(one)
+    with StateEngine(one, two, database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine._deployment.catch_up(Listener())
+    status = "SELECT status FROM virtualchain.apps WHERE name = 'two'"
+    assert query(status) == [{"status": "catching_up"}]
+    fake_node.reorg(5)
+    run(one, two, to=fork)
+    assert query(status) == [{"status": "running"}]
+    query("UPDATE vc.apps SET status = 'catching_up' WHERE name = 'two' RETURNING 1")
+    run(one, two, to=fork)
+    assert query(status) == [{"status": "running"}]
 
 
 def test_a_tape_that_starts_again_later_is_searched_below(

@@ -11,6 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query, Run
+from tests.support.listening import once_at
 from tests.support.rides import TABLES, RidesModel, coin, rides_app, spending
 from virtualchain import App, State, StateEngine, last_op_return
 from virtualchain.app.declarations import read_contract
@@ -22,7 +23,7 @@ from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.upgrade import upgrade
 from virtualchain.engine.versions import build_beside, remove
-from virtualchain.errors import AppHalted, InvalidApp, NodeUnavailable, UsageError
+from virtualchain.errors import AppHalted, InvalidApp, MissingData, NodeUnavailable, UsageError
 from virtualchain.testing import FakeNode
 
 SPELLINGS = pytest.mark.parametrize("by_statements", [False, True], ids=["helper", "statements"])
@@ -67,6 +68,55 @@ def test_a_fork_below_an_apps_first_block(
         {"tracking_from": app.first_block_id}
     ]
     assert verify(database_url).faults == []
+
+
+@SPELLINGS
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_fork_below_the_history_after_a_change_of_code(
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    fresh_index: Callable[..., str],
+    by_statements: bool,
+    ends: bool,
+) -> None:
+    """What the new code needs of blocks that the old one took is fetched again, also in two attempts."""
+    model = RidesModel(1)
+    for _ in range(30):
+        model.block(fake_node)
+    run(rides_app(by_statements=not by_statements), history=5)
+    app = rides_app(by_statements=by_statements)
+    run(app, history=5)
+    fork = fake_node.height - 10
+    fake_node.reorg(10)
+    if ends:
+
+        def end() -> None:
+            raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            run(app, history=5, on_catch_up=once_at(fork - 10, end))
+        assert query("SELECT max(block_id) AS last FROM vc.blocks") == [{"last": fork + 10}]
+    fetched = fake_node.calls["/rest/block"]
+    run(app, history=5)
+    assert (fake_node.calls["/rest/block"] - fetched > fork - 20) is not ends
+    assert digests(query) == digests_at(fresh_index(rides_app(), history=5))
+
+
+def test_such_a_fork_with_a_node_that_has_dropped_the_blocks(
+    fake_node: FakeNode, run: Run, query: Query
+) -> None:
+    """Nothing is undone, and the error says why blocks are needed that the tape has."""
+    for number in range(30):
+        fake_node.mine([fake_node.send(b"rim%d" % number)])
+    run(rides_app(), history=5)
+    app = rides_app(by_statements=True)
+    run(app, history=5)
+    fake_node.reorg(10)
+    fake_node.prune(fake_node.height - 20)
+    with pytest.raises(MissingData, match="app rides must be derived again, and the tape does not have what"):
+        run(app, history=5)
+    assert query("SELECT max(block_id) AS last FROM vc.blocks") == [{"last": fake_node.height - 1}]
 
 
 @SPELLINGS

@@ -82,7 +82,7 @@ def test_statements_put_together_from_values_do_not_pile_up(
 
 
 def test_what_the_driver_had_prepared_before_the_pipeline_was_there(session: psycopg.Connection) -> None:
-    """It is dropped, or else the driver would drop everything after a rollback: also what we have prepared."""
+    """It is dropped, or else the driver would drop everything after a rollback, also what we prepared."""
     for _ in range(10):
         session.execute("SELECT 1")
     assert count_prepared(session) > 0
