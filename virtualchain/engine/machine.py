@@ -129,6 +129,11 @@ class Machine:
         tables = build_schema(contract.schema, build)
         return TableState(connection, contract, self.log, tables, self._tape.network)
 
+    @property
+    def _last(self) -> int:
+        """The last block that the log has of the app: above the cursor if the state had to be made again."""
+        return self.cursor if self._last_recorded is None else max(self.cursor, self._last_recorded)
+
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
         self._priors.forget()
@@ -356,8 +361,7 @@ class Machine:
     def expect(self, expected: Iterable[Expected]) -> None:
         """Compare the app's digests with these from now on, those of blocks that it has taken at once."""
         self._expectations = Expectations(expected)
-        last = self.cursor if self._last_recorded is None else max(self.cursor, self._last_recorded)
-        blocks = self._expectations.until(last)
+        blocks = self._expectations.until(self._last)
         mismatches = map(self._expectations.mismatch, self.log.digests(blocks) if blocks else ())
         self.unexpected = next(filter(None, mismatches), None)
 
@@ -425,7 +429,7 @@ class Machine:
         transaction.wait()
         self.log.check_hold(build, is_live=self.place.is_live)
         cursor = max((row[0] for row in recorded.rows()), default=-1)
-        return bool(held.rows()) and max(self.contract.start - 1, cursor) == self.cursor
+        return bool(held.rows()) and max(self.contract.start - 1, cursor) == self._last
 
     def _digest(self, block: Block) -> str | None:
         if self._state.is_transactional:  # no callback is asked

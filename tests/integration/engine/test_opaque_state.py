@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ class Forgetful(Ledger):
         return {}
 
 
+class ForgetfulSecond(Forgetful):
+    """A new version of that."""
+
+    def get_virtual_chain_version(self) -> str:
+        """Return the version."""
+        return "2"
+
+
 def mine(node: FakeNode, *texts: str) -> None:
     """Mine a block with an op for each text."""
     node.mine([node.send(b"lg+" + text.encode()) for text in texts])
@@ -165,6 +174,22 @@ def test_a_re_evaluated_state_is_not_stored_twice(fake_node: FakeNode, run: Run,
     fake_node.mine(n=2)
     run(Forgetful())
     assert query("SELECT block_id FROM vc.state_files") == [{"block_id": fake_node.height - 2}]
+
+
+def test_a_build_of_a_state_that_cannot_be_loaded_goes_on(
+    fake_node: FakeNode, run: Run, query: Query, make_build: Callable[..., Any]
+) -> None:
+    """Made by two calls, with blocks and a rollback in between, it is as if it had been made by one."""
+    mine(fake_node, "a", "b")
+    mine(fake_node, "a")
+    run(Forgetful())
+    make_build(ForgetfulSecond(), "v2")
+    fake_node.reorg(1)
+    mine(fake_node, "b", "b")
+    assert run(Forgetful()) == make_build(ForgetfulSecond(), "v2").block_id
+    make_build(ForgetfulSecond(), "v3")
+    digests = "SELECT block_id, consensus_hash, state_hash FROM vc.snapshots WHERE build = %s ORDER BY 1"
+    assert query(digests, ["v2"]) == query(digests, ["v3"]) == query(digests, ["1"])
 
 
 def test_changed_rules_are_noticed_when_re_evaluated(fake_node: FakeNode, run: Run) -> None:
