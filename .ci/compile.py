@@ -1,4 +1,4 @@
-"""Compile `walk.py`, `addresses.py`, `hashes.c` and `rows.c` of `virtualchain/bitcoin`.
+"""Compile `walk.py`, `addresses.py`, `hashes.c`, `rows.c` and `shown.c` of `virtualchain/bitcoin`.
 
     python .ci/compile.py
 
@@ -22,7 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PURE = ("walk", "addresses")
 """What Cython compiles; to import `name.py` compiled is to import `_name`."""
-NATIVE = {"_hashes": ("hashes.c", "sha.h"), "_rows": ("rows.c", "curve.h", "forms.h", "sha.h", "spends.h")}
+FORMS = ("curve.h", "forms.h", "sha.h", "spends.h")
+NATIVE = {"_hashes": ("hashes.c", "sha.h"), "_rows": ("rows.c", *FORMS), "_shown": ("shown.c", *FORMS)}
 """What is written in C, by the name of the module: its source, and what that includes."""
 PACKAGE = Path(__file__).resolve().parents[1] / "virtualchain" / "bitcoin"
 STAND_IN = "from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here"

@@ -39,13 +39,12 @@ def taken(rows: Sequence[Row], network: Network) -> list[bytes | None]:
         for values, (_, kind) in zip(zip(*rows, strict=True), INPUT_COLUMNS, strict=True)
     ]
     batch = pa.RecordBatch.from_arrays(arrays, [name for name, _ in INPUT_COLUMNS])
-    values = (network.p2pkh, network.p2sh, network.bech32_hrp, network.segwit_block_id is not None)
     results: list[bytes | None] = []
     for n in range(len(rows)):
         columns = columns_of(batch.slice(n, 1))
         assert columns is not None
         bounds = (0, 1, (BLOCK_ID, -1), BLOCK_ID, BLOCK_ID, 0)
-        end, data = compiled.check_rows(*columns, *bounds, (*values, network.largest_amount))
+        end, data = compiled.check_rows(*columns, *bounds, network.forms)
         results.append(data if end else None)
     return results
 

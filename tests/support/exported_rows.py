@@ -79,8 +79,8 @@ class Rows:
         self._random = random.Random(seed)
         self._network = network
 
-    def row(self, block_id: int, txindex: int) -> Row:
-        """Make the row of a transaction that may be impossible; perhaps it says what another one would."""
+    def transaction(self) -> tuple[bytes, tuple[SpentOutput, ...], bytes]:
+        """Make a transaction that may be impossible, what it spends, and perhaps another one, or itself."""
         pick = self._random
         usual = [self._spend() for _ in range(pick.choice((1, 1, 2, 3)))]
         spends = [self._disturbed(spend) for spend in usual]
@@ -94,7 +94,12 @@ class Rows:
 
         raw = written(spends)
         spent = capped(SpentOutput(self._value(), script) for script, _, _ in spends)
-        claimed = raw if pick.random() < 0.5 else written(usual)
+        return raw, spent, raw if pick.random() < 0.5 else written(usual)
+
+    def row(self, block_id: int, txindex: int) -> Row:
+        """Make the row of a transaction that may be impossible; perhaps it says what another one would."""
+        raw, spent, claimed = self.transaction()
+        pick = self._random
         tracked = pick.choice(((), (), ("names",), ("names", "tokens"), ("é",)))
         magics = pick.choice(((b"re",), (b"re",), (b"", b"id", b"re"), (b"\xff",), ()))
         return exported(
@@ -105,7 +110,7 @@ class Rows:
             block_id=block_id,
             txindex=txindex,
             magics=magics,
-            spent_at=pick.choice((None, [pick.randrange(2 * block_id + 1) for _ in spends])),
+            spent_at=pick.choice((None, [pick.randrange(2 * block_id + 1) for _ in spent])),
             tracked_by=tracked,
         )
 

@@ -10,9 +10,11 @@ from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from types import MappingProxyType
 from typing import Final
 
+from virtualchain.bitcoin.compiled import can_spend, show_senders
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE
 from virtualchain.bitcoin.inclusion import Tree
@@ -324,9 +326,11 @@ def _input(
             f"block {block.block_id} ({block.hash}): {place} spends outputs whose heights an app needs, and "
             "this source does not know them: use a node of version 24 or later, or its block files"
         )
+    packed = pack_outputs(spent)
     unusual: dict[int, Sequence[str]] = {}
     spendings = transaction.inputs[: len(spent)]
-    for n, (spending, output) in enumerate(zip(spendings, spent, strict=True)):
+    is_usual = can_spend(candidate.raw, packed, network.forms)
+    for n, (spending, output) in enumerate(() if is_usual else zip(spendings, spent, strict=True)):
         problem = mismatch(output.script_pubkey, spending) if is_checked else None
         if problem is not None:
             raise MalformedBlock(
@@ -337,17 +341,16 @@ def _input(
         keys = unusual_keys(output.script_pubkey, spending, fits=is_checked)
         if keys is not None:
             unusual[n] = keys
-    packed = pack_outputs(spent)
-    stored = StoredTransaction(candidate.raw, packed, network, spent_at)
+    stored = StoredTransaction(
+        candidate.raw, packed, network, spent_at, (spendings, spent) if keeps else None
+    )
     return Input(
         block_id=block.block_id,
         txindex=candidate.txindex,
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=(
-            Lazy(_senders, (spendings, spent, network)) if keeps else Lazy(StoredTransaction.senders, stored)
-        ),
+        senders=Lazy(StoredTransaction.senders, stored),
         outputs=transaction.outputs if keeps else Lazy(StoredTransaction.outputs, stored),
         fee=_fee(scan, candidate, spent) if candidate.txindex else 0,
         spent=packed,
@@ -375,17 +378,23 @@ class StoredTransaction:
     network: Network
     spent_at: Sequence[int] | None = None
     """As in `Input`."""
+    decoded: tuple[Sequence[TxIn], Sequence[SpentOutput]] | None = None
+    """Its inputs and what they spend, if they are kept."""
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
-        spendings = read_inputs(self.raw)
-        spent: Sequence[SpentOutput] = unpack_outputs(self.spent)
-        if self.spent_at is not None:
-            spent = [
-                output._replace(made_at=place) for output, place in zip(spent, self.spent_at, strict=True)
-            ]
+        places: Iterable[int | None] = repeat(None) if self.spent_at is None else self.spent_at
+        shown = show_senders(self.raw, self.spent, self.network.forms)
+        if shown is not None:
+            return tuple(
+                [Sender._make((*fields, place)) for fields, place in zip(shown, places, strict=False)]
+            )
+        spendings, spent = self.decoded or (read_inputs(self.raw), unpack_outputs(self.spent))
         # A coinbase spends nothing.
-        return _senders((spendings[: len(spent)], spent, self.network))
+        return tuple(
+            _sender(spending, output, self.network)._replace(made_at=place)
+            for spending, output, place in zip(spendings, spent, places, strict=False)
+        )
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""
@@ -406,13 +415,6 @@ def _fee(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
     return spends - pays
 
 
-def _senders(decoded: tuple[Sequence[TxIn], Sequence[SpentOutput], Network]) -> tuple[Sender, ...]:
-    spendings, spent, network = decoded
-    return tuple(
-        _sender(spending, output, network) for spending, output in zip(spendings, spent, strict=True)
-    )
-
-
 def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
     script = spent.script_pubkey
     script_type, addresses = ("nonstandard", ()) if is_substitute(script) else classify(script, network)
@@ -425,5 +427,4 @@ def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
         addresses=addresses,
         public_keys=public_keys(script, spending.script_sig, spending.witness),
         sighash=sighash(script, spending),
-        made_at=spent.made_at,
     )

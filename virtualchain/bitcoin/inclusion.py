@@ -63,11 +63,12 @@ class Tree:
 
     def branch(self, txindex: int) -> bytes:
         """Return the branch from a transaction to the root."""
-        nodes, start, count = [], 0, self._count
+        nodes, rows, start, count = [], self._rows, 0, self._count
         while count > 1:
             sibling = txindex ^ 1
-            nodes.append(self._node(start + (sibling if sibling < count else txindex)))
-            start, txindex, count = start + count, txindex // 2, (count + 1) // 2
+            at = _DIGEST * (start + (sibling if sibling < count else txindex))
+            nodes.append(rows[at : at + _DIGEST])
+            start, txindex, count = start + count, txindex >> 1, (count + 1) >> 1
         return b"".join(nodes)
 
     def _node(self, at: int) -> bytes:

@@ -174,6 +174,12 @@ class Network:
             )
 
     @property
+    def forms(self) -> tuple[bytes, bytes, str, bool, int]:
+        """What compiled code needs to know, see `compiled.Forms`."""
+        has_witnesses = self.segwit_block_id is not None
+        return self.p2pkh, self.p2sh, self.bech32_hrp, has_witnesses, self.largest_amount
+
+    @property
     def encodes_like_bitcoin(self) -> bool:
         """Whether blocks are always as Bitcoin's: without AuxPoW and MWEB."""
         return self.auxpow_chain_id is None and not self.mweb_hrp

@@ -98,6 +98,10 @@ class Capped:
 
 def capped(outputs: Iterable[SpentOutput]) -> tuple[SpentOutput, ...]:
     """Cap the scripts of the outputs that one transaction spends, in the order of its inputs."""
+    outputs = tuple(outputs)
+    sizes = [len(output.script_pubkey) for output in outputs]
+    if max(sizes, default=0) <= LARGEST_KEPT and sum(sizes) < MOST_KEPT:
+        return outputs
     cap = Capped().cap
     return tuple(output._replace(script_pubkey=cap(output.script_pubkey)) for output in outputs)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from virtualchain.bitcoin.compiled import show_outputs
 from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
@@ -37,12 +38,14 @@ class Transaction:
 def read_transaction(raw: bytes, network: Network) -> Transaction:
     """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
     inputs, paid, outputs_end = _decode(raw)
+    return Transaction(_txid(raw, outputs_end), inputs, paid, Lazy(_describe, (raw, paid, network)))
 
-    return Transaction(_txid(raw, outputs_end), inputs, paid, Lazy(_describe, (paid, network)))
 
-
-def _describe(paid: tuple[Sequence[SpentOutput], Network]) -> tuple[Output, ...]:
-    outputs, network = paid
+def _describe(transaction: tuple[bytes, Sequence[SpentOutput], Network]) -> tuple[Output, ...]:
+    raw, outputs, network = transaction
+    shown = show_outputs(raw, network.forms)
+    if shown is not None:
+        return tuple(map(Output._make, shown))
     return tuple(
         Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
         for n, output in enumerate(outputs)

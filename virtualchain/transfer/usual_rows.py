@@ -107,13 +107,7 @@ class _ParquetRows(_Rows):
     def __init__(self, path: Path, file: File, network: Network) -> None:
         self._path = path
         self._file = file
-        self._network = (
-            network.p2pkh,
-            network.p2sh,
-            network.bech32_hrp,
-            network.segwit_block_id is not None,
-            network.largest_amount,
-        )
+        self._network = network.forms
         self._batches = parquet_batches(path, INPUT_COLUMNS)
         self._size = 0
         self._before = 0
