@@ -464,7 +464,7 @@ class World:
                 stored = stored.parent
 
     def _make_stable(self) -> None:
-        """Mine until the node's chain has the most work, and the engine's last block, if on it, is stable."""
+        """Mine until the node's chain has the most work, and what the engine keeps of its blocks is stable."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
                 "SELECT block_id, encode(hash, 'hex') FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
@@ -477,11 +477,7 @@ class World:
         if stored is None or not (tree.is_active(stored) or stored.invalid):
             while tree.tip.chainwork <= self._work[block_hash]:
                 self.mine(1, 0, heavy=self._work[block_hash] - tree.tip.chainwork > 60)
-        while (
-            stored is not None
-            and tree.is_active(stored)
-            and self.node.height < block_id + self.setup.confirmations
-        ):
+        while self.node.height < block_id + self.setup.confirmations:
             self.mine(1, 0)
 
     def _position(self) -> str:

@@ -77,6 +77,8 @@ class Answer:
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as dicts by column; of columns with one name the last counts."""
         rows = self.rows()
+        if not rows:
+            return []
         result = self._result()
         names = [(result.fname(place) or b"").decode() for place in range(result.nfields)]
         return [dict(zip(names, row, strict=True)) for row in rows]

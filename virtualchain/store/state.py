@@ -31,6 +31,8 @@ class _Known(NamedTuple):
     statement: LiteralString
     look: Statement
     text: bytes
+    takes_names: bool
+    """Whether its parameters have names."""
 
 
 class State:
@@ -203,7 +205,7 @@ class State:
     def _send(self, known: _Known, parameters: Parameters, *, wait: bool = True) -> Answer:
         """Send a statement, and wait for its answer unless that is not to be looked at."""
         try:
-            values = _values(known.look, parameters)
+            values = _values(known, parameters)
         except (TypeError, UsageError) as error:
             error.add_note(f"the statement: {short(known.statement)}")
             raise
@@ -243,7 +245,8 @@ class State:
             raise
         if len(self._statements) >= _MOST_STATEMENTS:
             self._statements.clear()
-        known = _Known(statement, look, (self._mark + look.text).encode())
+        takes_names = any(isinstance(name, str) for name in look.parameters)
+        known = _Known(statement, look, (self._mark + look.text).encode(), takes_names)
         self._statements[statement, has_parameters] = known
         return known
 
@@ -337,15 +340,16 @@ class State:
         return failure if is_aborted else None
 
 
-def _values(statement: Statement, parameters: Parameters) -> list[Any]:
+def _values(known: _Known, parameters: Parameters) -> list[Any]:
     """Return a statement's parameters by their numbers, as they cross to the database."""
+    statement = known.look
     if parameters is None:
         return []
     if isinstance(parameters, str | bytes):
         raise TypeError("parameters are a list or a dict, not text: write [value] for one")
     is_named = isinstance(parameters, Mapping)
     count = len(statement.parameters)
-    if not is_named and (len(parameters) != count or any(isinstance(n, str) for n in statement.parameters)):
+    if not is_named and (known.takes_names or len(parameters) != count):
         raise TypeError(
             f"the statement has {count} parameters, and {len(parameters)} values are passed: write %s for "
             "each, or %(name)s with a dict, and %% for a percent sign"

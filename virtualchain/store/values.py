@@ -62,9 +62,10 @@ def base_value(value: object) -> object:  # noqa: PLR0911 - one type a case
     A subclass may override what checks, psycopg or JSON call. An Enum is its value. Raises TypeError for an
     object that only claims to be of a type.
     """
+    kind = type(value)
+    if kind is int or kind is str or kind is bytes or kind is bool:
+        return value
     match value:
-        case True | False:
-            return value
         case Enum():
             return base_value(value.value)
         case int():
