@@ -464,7 +464,7 @@ class World:
                 stored = stored.parent
 
     def _make_stable(self) -> None:
-        """Mine until the node's chain has the most work, and what the engine keeps of its blocks is stable."""
+        """Mine until the node's chain has the most work, and what the engine keeps of its own is stable."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
                 "SELECT block_id, encode(hash, 'hex') FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
