@@ -127,3 +127,19 @@ def test_networks_with_other_addresses(forms: compiled.Forms) -> None:
     assert compiled.show_senders(raw, pack_outputs(spent), forms) is None
     assert compiled.show_outputs(raw, forms) is None
     assert not compiled.can_spend(raw, pack_outputs(spent), forms)
+
+
+def test_heights_of_other_inputs() -> None:
+    """A damaged row does not have an input left out, in compiled code or in Python."""
+    program = b"\x51\x20" + bytes(32)
+    inputs = [TxIn("07" * 32, n, b"", 0, (bytes(64),)) for n in range(2)]
+    raw = write_transaction(inputs, [SpentOutput(1, program)])
+    packed = pack_outputs([SpentOutput(1, program)] * 2)
+    for module in (compiled._shown, None):
+        with patch.object(compiled, "_shown", module):
+            assert len(StoredTransaction(raw, packed, MAINNET, (10, 20)).senders()) == 2
+            for heights in ((), (10,), (10, 20, 30)):
+                with pytest.raises(ValueError, match="zip"):
+                    StoredTransaction(raw, packed, MAINNET, heights).senders()
+            with pytest.raises(ValueError, match="zip"):
+                StoredTransaction(raw, packed * 2, MAINNET).senders()

@@ -10,7 +10,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from types import MappingProxyType
 from typing import Final
 
@@ -383,18 +382,22 @@ class StoredTransaction:
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
-        places: Iterable[int | None] = repeat(None) if self.spent_at is None else self.spent_at
         shown = show_senders(self.raw, self.spent, self.network.forms)
         if shown is not None:
+            places = self._places(len(shown))
             return tuple(
-                [Sender._make((*fields, place)) for fields, place in zip(shown, places, strict=False)]
+                [Sender._make((*fields, place)) for fields, place in zip(shown, places, strict=True)]
             )
         spendings, spent = self.decoded or (read_inputs(self.raw), unpack_outputs(self.spent))
+        places = self._places(len(spent))
         # A coinbase spends nothing.
         return tuple(
             _sender(spending, output, self.network)._replace(made_at=place)
-            for spending, output, place in zip(spendings, spent, places, strict=False)
+            for spending, output, place in zip(spendings[: len(spent)], spent, places, strict=True)
         )
+
+    def _places(self, count: int) -> Sequence[int | None]:
+        return [None] * count if self.spent_at is None else self.spent_at
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""

@@ -25,7 +25,7 @@ _WINDOW: Final = 4
 """Bits of a factor that one addition deals with."""
 
 _Point = tuple[int, int]
-"""Two coordinates. No sum here is the point at infinity, except by a chance of one in 2^256."""
+"""Two coordinates."""
 _Scaled = tuple[int, int, int]
 """A point (x / z², y / z³) as x, y and z, which are added without divisions."""
 
@@ -48,18 +48,21 @@ def y_coordinate(x: int, *, odd: bool) -> int:
 def tweak(internal_key: bytes, tree: bytes) -> tuple[bytes, bool]:
     """Compute a taproot output key from its internal key and the root of its scripts (BIP 341).
 
-    Returns the x coordinate and whether y is odd. Raises ValueError if the internal key is not on the curve.
+    Returns the x coordinate and whether y is odd. Raises ValueError if the internal key is not on the curve,
+    or the tweak cancels it.
     """
     x = int.from_bytes(internal_key, "big")
     factor = int.from_bytes(tagged_hash("TapTweak", internal_key + tree), "big")
     if factor >= _ORDER:
         raise ValueError("a tweak is larger than the group")
-    total: _Scaled = (x, y_coordinate(x, odd=False), 1)
+    total: _Scaled | None = (x, y_coordinate(x, odd=False), 1)
     for window in _multiples():
         digit = factor & (1 << _WINDOW) - 1
         factor >>= _WINDOW
         if digit:
-            total = _add(total, window[digit - 1])
+            total = (*window[digit - 1], 1) if total is None else _sum(total, window[digit - 1])
+    if total is None:
+        raise ValueError("a tweak cancels its key")
     out_x, out_y = _affine(total)
     return out_x.to_bytes(32, "big"), out_y % 2 == 1
 
@@ -95,15 +98,23 @@ def _double(point: _Point) -> _Scaled:
 
 
 def _add(left: _Scaled, right: _Point) -> _Scaled:
-    """Add two different points."""
+    """Add two points, neither of which is the other one's inverse."""
+    total = _sum(left, right)
+    assert total is not None, "small multiples of the generator, which has a large order"
+    return total
+
+
+def _sum(left: _Scaled, right: _Point) -> _Scaled | None:
+    """Add two points; return None for the point at infinity.
+
+    Whoever makes a key can have it: their key may be the inverse of a small multiple of the generator.
+    """
     x1, y1, z1 = left
     z_square = z1 * z1 % PRIME
     h = (right[0] * z_square - x1) % PRIME
     r = (right[1] * z_square * z1 - y1) % PRIME
     if h == 0:
-        if r == 0:
-            return _double(right)
-        raise ValueError("a tweak cancels its key")
+        return _double(right) if r == 0 else None
     h_square = h * h % PRIME
     h_cube = h * h_square % PRIME
     v = x1 * h_square % PRIME

@@ -19,7 +19,7 @@ from virtualchain.engine.coverage import gaps, require_searched
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import CHUNK, Listener, Progress
-from virtualchain.errors import BuildChanged, MissingData, StoreError, UsageError
+from virtualchain.errors import BuildChanged, MissingData, StoreError, UpstreamLacks, UsageError
 from virtualchain.store.builds import (
     Build,
     Replacement,
@@ -168,7 +168,7 @@ def _advance_over(
         with closing(scan_for(deployment, contract, source, headers)) as scanned_blocks:
             steps = machine.advance_over(scanned_blocks)
             return report_steps(machine, steps, last, listener, with_tallies=False)
-    except MissingData as error:
+    except (MissingData, UpstreamLacks) as error:  # it is not to be waited for
         raise MissingData(
             f"app {contract.name} must be derived again, and the tape does not have what its code of today "
             f"needs: {error}; use a node that has all blocks, or its files (--blocks)"

@@ -138,9 +138,9 @@ class Pipeline:
         if session.prepare_threshold is not None:
             # If the driver has prepared any, it has the server drop all after a rollback, ours too.
             # So it does that now, and prepares nothing any more.
-            session.prepare_threshold = None
             with session.transaction(force_rollback=True):
                 pass
+            session.prepare_threshold = None
         session.before_use = self._leave  # which the driver calls with its lock held
 
     @property

@@ -18,12 +18,13 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource, Offline
+from virtualchain.engine import rebuild
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.upgrade import upgrade
 from virtualchain.engine.versions import build_beside, remove
-from virtualchain.errors import AppHalted, InvalidApp, MissingData, NodeUnavailable, UsageError
+from virtualchain.errors import AppHalted, InvalidApp, MissingData, NodeUnavailable, UpstreamLacks, UsageError
 from virtualchain.testing import FakeNode
 
 SPELLINGS = pytest.mark.parametrize("by_statements", [False, True], ids=["helper", "statements"])
@@ -103,17 +104,25 @@ def test_a_fork_below_the_history_after_a_change_of_code(
     assert digests(query) == digests_at(fresh_index(rides_app(), history=5))
 
 
+@pytest.mark.parametrize("is_upstream", [False, True])
 def test_such_a_fork_with_a_node_that_has_dropped_the_blocks(
-    fake_node: FakeNode, run: Run, query: Query
+    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch, is_upstream: bool
 ) -> None:
-    """Nothing is undone, and the error says why blocks are needed that the tape has."""
+    """Nothing is undone, and the error says why blocks are needed that the tape has; it is not waited for."""
     for number in range(30):
         fake_node.mine([fake_node.send(b"rim%d" % number)])
     run(rides_app(), history=5)
     app = rides_app(by_statements=True)
     run(app, history=5)
     fake_node.reorg(10)
-    fake_node.prune(fake_node.height - 20)
+
+    def lacks(*_: object) -> Any:
+        raise UpstreamLacks("blocks 1 to 30 were not searched")
+
+    if is_upstream:
+        monkeypatch.setattr(rebuild, "scan_for", lacks)
+    else:
+        fake_node.prune(fake_node.height - 20)
     with pytest.raises(MissingData, match="app rides must be derived again, and the tape does not have what"):
         run(app, history=5)
     assert query("SELECT max(block_id) AS last FROM vc.blocks") == [{"last": fake_node.height - 1}]

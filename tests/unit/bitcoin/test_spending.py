@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from embit import ec
@@ -407,3 +407,21 @@ def test_tweak_agrees_with_another_implementation(number: int) -> None:
     public = ec.PrivateKey(hashlib.sha256(b"%d" % number).digest()).get_public_key()
     root = hashlib.sha256(b"root %d" % number).digest() if number else b""
     assert tweak(public.xonly(), root)[0] == public.taproot_tweak(root).xonly()
+
+
+@pytest.mark.parametrize("digit", range(1, 16))
+@pytest.mark.parametrize("window", [0, 1])
+def test_a_tweak_whose_sum_is_infinite_on_the_way(digit: int, window: int) -> None:
+    """A key may be the inverse of the first part of its tweak, or equal: whoever makes it can find such."""
+    number = digit << 4 * window
+    public = ec.PrivateKey(number.to_bytes(32, "big")).get_public_key()
+    for leaf in count():
+        root = tagged_hash("TapLeaf", b"\xc0\x04" + leaf.to_bytes(4, "big"))
+        factor = int.from_bytes(tagged_hash("TapTweak", public.xonly() + root), "big")
+        if factor % (1 << 4 * window + 4) == number:
+            break
+    assert tweak(public.xonly(), root)[0] == public.taproot_tweak(root).xonly()
+    output, is_odd = tweak(public.xonly(), root)
+    control = bytes([0xC0 | is_odd]) + public.xonly()
+    spending = TxIn("07" * 32, 0, b"", 0, (leaf.to_bytes(4, "big"), control))
+    assert mismatch(b"\x51\x20" + output, spending) is None
