@@ -98,11 +98,12 @@ def test_wheel_holds_what_is_tracked_and_nothing_else(wheel: Path) -> None:
     assert {Path(name).suffix for name in revisions} == {".py", ".sql"}
 
 
-def test_a_compiled_wheel_holds_four_modules_more(wheel: Path, compiled_wheel: Path) -> None:
+def test_a_compiled_wheel_holds_five_modules_more(wheel: Path, compiled_wheel: Path) -> None:
     """It is named for this Python and machine; the one without the modules is for any."""
     with zipfile.ZipFile(wheel) as plain, zipfile.ZipFile(compiled_wheel) as compiled:
         more = {name.partition(".")[0] for name in set(compiled.namelist()) - set(plain.namelist())}
-    assert more == {f"virtualchain/bitcoin/{name}" for name in ("_addresses", "_hashes", "_rows", "_walk")}
+    modules = ("_addresses", "_hashes", "_rows", "_shown", "_walk")
+    assert more == {f"virtualchain/bitcoin/{name}" for name in modules}
     assert wheel.name.endswith("-py3-none-any.whl")
     assert f"-cp{sys.version_info.major}{sys.version_info.minor}-" in compiled_wheel.name
 

@@ -29,7 +29,6 @@ from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
-from virtualchain.store.guard.statements import Statement
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -155,8 +154,8 @@ def _advance(url: str, name: str, *, guarded: bool, watched: bool = False) -> tu
 def _without_guard() -> AbstractContextManager[object]:
     """Have `State` pass parameters on as they are; statements are looked at once, before the first block."""
 
-    def as_they_are(statement: Statement, parameters: Any) -> list[Any]:
-        return [parameters[name] for name in statement.parameters]
+    def as_they_are(known: Any, parameters: Any) -> list[Any]:
+        return [parameters[name] for name in known.look.parameters]
 
     return mock.patch("virtualchain.store.state._values", as_they_are)
 
