@@ -2,8 +2,8 @@
  * Compiled by .ci/compile.py.
  *
  * It is sure only of transactions in which everything has a usual form, and returns None, or False, for all others,
- * right or wrong: these are for `_senders` and `_input` in block.py, and `_describe` in transaction.py, which this must
- * never contradict. The rules are those of script.py and spending.py.
+ * right or wrong: these are for `StoredTransaction` and `_input` in block.py, and `_describe` in transaction.py, which
+ * this must never contradict. The rules are those of script.py and spending.py.
  */
 
 #define PY_SSIZE_T_CLEAN
