@@ -30,6 +30,8 @@ _MOST_UNSENT: Final = 4_000_000
 """Bytes of parameters after which it is, so that neither side has to keep more."""
 _ROWS_AT_ONCE: Final = 1_000
 """Rows of a result that are turned into values at once."""
+_FLUSHED_TOGETHER: Final = 4
+"""Statements that a server which is at work gets together: to send one takes as long as to write it."""
 _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY})
 
 
@@ -129,6 +131,10 @@ class Pipeline:
         """Prepared statements that the server keeps, because it could not drop them."""
         self._number = 0
         self._size = 0
+        self._unflushed = 0
+        """How often `flush` was called since the server got what was sent."""
+        self._is_at_work = False
+        """Whether the server got statements since all were answered."""
         self._error: psycopg.Error | None = None
         self._earlier: EarlierFailed | None = None
         self._is_active = False
@@ -171,7 +177,11 @@ class Pipeline:
         return self._expect()
 
     def flush(self) -> None:
-        """Have the server begin with what was sent; without that, `sync` and `wait` do so."""
+        """Have the server begin with what was sent, soon if it is at work; `sync` and `wait` do at once."""
+        self._unflushed += 1
+        if self._is_at_work and self._unflushed < _FLUSHED_TOGETHER:
+            return
+        self._unflushed, self._is_at_work = 0, True
         with self._lock:
             self._pgconn.flush()
 
@@ -259,6 +269,7 @@ class Pipeline:
                 self._size = 0
             with self.interruptible():
                 self._session.exchange(self._read(until))
+            self._unflushed, self._is_at_work = 0, bool(self._unanswered)
         if self._earlier is not None:
             raise self._earlier
         error, self._error = self._error, None

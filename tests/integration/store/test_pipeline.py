@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import partial
+from itertools import count
 
 import psycopg
 import pytest
@@ -204,3 +205,38 @@ def test_a_failure_among_what_is_waited_for(session: psycopg.Connection, pipelin
         pipeline.wait_for(wrong)
     pipeline.undo(rollback)
     assert session.execute("SELECT 3").fetchone() == (3,)
+
+
+def test_the_server_begins_before_it_is_waited_for(database_url: str, pipeline: Pipeline) -> None:
+    """At once if it has nothing to do, and then with several statements at a time."""
+    numbers = count()
+
+    def send() -> None:
+        pipeline.send(b"SELECT pg_advisory_lock(77, $1::integer)", [next(numbers)])
+        pipeline.flush()
+
+    with psycopg.connect(database_url, autocommit=True) as observer:
+
+        def held() -> int:
+            row = observer.execute("SELECT count(*) FROM pg_locks WHERE classid = 77").fetchone()
+            assert row is not None
+            return int(row[0])
+
+        def wait_for(locks: int) -> None:
+            deadline = time.monotonic() + 10
+            while held() < locks:
+                assert time.monotonic() < deadline, f"{locks} locks are not taken"
+                time.sleep(0.01)
+
+        for _ in range(2):
+            before = held()
+            send()
+            wait_for(before + 1)
+            for _ in range(3):
+                send()
+            assert held() == before + 1
+            send()
+            wait_for(before + 5)
+            send()
+            pipeline.wait()
+            assert held() == before + 6
