@@ -32,6 +32,12 @@ def other(database_server: DatabaseServer) -> Iterator[DatabaseServer | None]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _fewer_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use every setting of the planner once: on all machines together, not on each."""
+    monkeypatch.setattr(determinism, "_STRETCHES", 4)
+
+
 def ignore(_: str) -> None:
     """Disregard the steps of a simulation's app."""
 
