@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
@@ -10,6 +11,19 @@ from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.shown_op import ShownOp, fields_of, is_as_made
 from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
 from virtualchain.store.failures import is_transient
+
+NO_FIELDS: Final[Json] = {}
+"""The op of a candidate that is not parsed, or that nobody looks at any more; nobody gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """What the ops of an app show of their transactions."""
+
+    with_heights: bool
+    """Whether the app needs the heights of what its inputs spend."""
+    tracks: bool
+    """Whether the app tracks outputs."""
 
 
 @dataclass(slots=True)
@@ -23,12 +37,12 @@ class Candidate:
     payload_index: int = 0
     """Which of the transaction's payloads it is."""
     vtxindex: int = -1
-    op: Json = field(default_factory=dict)
+    op: Json = field(default_factory=lambda: NO_FIELDS)
 
     is_whole: bool = False
     """Whether `op` has the engine's keys."""
-    described: "Described | None" = None
-    """What ops show of the transaction."""
+    showing: "Showing | Described | None" = None
+    """What its op shows of the transaction, or what the ops of several candidates do."""
 
     @property
     def code(self) -> bytes | None:
@@ -38,8 +52,9 @@ class Candidate:
     @property
     def shown(self) -> "Described":
         """What ops show of the transaction, once the judge has prepared it."""
-        assert self.described is not None, "`_Judge.judge` begins with it"
-        return self.described
+        showing = self.showing
+        assert showing is not None, "`_Judge.judge` begins with it"
+        return Described(self.source, showing) if isinstance(showing, Showing) else showing
 
     def complete(self) -> None:
         """Add what callbacks see of an op beside its fields, unless it is there."""
@@ -70,7 +85,7 @@ class Candidate:
         if has_place:
             completed["virtualchain_senders"] = shown.senders()
         completed["virtualchain_fee"] = item.fee
-        if shown.tracks:
+        if shown.showing.tracks:
             completed["virtualchain_outputs"] = shown.outputs()
             completed["virtualchain_is_spend"] = self.payload is None
         return ShownOp(completed, None if has_place else shown.senders)
@@ -81,10 +96,7 @@ class Described:
     """What the ops of one transaction show of it; it is made once if there are several, perhaps thousands."""
 
     source: Input
-    with_heights: bool
-    """Whether the app needs the heights of what its inputs spend."""
-    tracks: bool
-    """Whether the app tracks outputs."""
+    showing: Showing
     is_shared: bool = False
     _senders: list[Json] | None = None
     _outputs: Lazy[Json] | None = None
@@ -93,7 +105,7 @@ class Described:
         """Return the senders as callbacks get them."""
         if self._senders is not None:
             return self._senders
-        describe = Sender.as_dict_with_height if self.with_heights else Sender.as_dict
+        describe = Sender.as_dict_with_height if self.showing.with_heights else Sender.as_dict
         senders = [describe(sender) for sender in self.source.senders]
         if self.is_shared:
             self._senders = senders

@@ -20,7 +20,7 @@ from virtualchain.bitcoin.compiled import merkle_rows, outpoints
 from virtualchain.bitcoin.transaction import split_outpoints
 from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.arithmetic import pinned_arithmetic
-from virtualchain.engine.candidates import Candidate, Described
+from virtualchain.engine.candidates import NO_FIELDS, Candidate, Described, Showing
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.freshness import FreshHashes
 from virtualchain.engine.halting import LONGEST_REASON, contain, contained, halt
@@ -171,7 +171,7 @@ class _Judge:
         self._is_large = size > MOST_KEPT
         self._in_turn = self._is_large and not self._contract.sees_other_ops
         for candidate in candidates:
-            candidate.begin({})  # the block may have been judged before, with less care
+            candidate.begin(NO_FIELDS)  # the block may have been judged before, with less care
         self._describe(candidates)
         refused: dict[int, Rejected] = {}
         parsed: list[Candidate] = []
@@ -202,14 +202,15 @@ class _Judge:
 
     def _describe(self, candidates: Sequence[Candidate]) -> None:
         """Prepare what ops show of their transactions."""
-        needs_heights, tracks = "height" in self._contract.needs, self._turns is not None
-        described: Described | None = None
+        showing = Showing(with_heights="height" in self._contract.needs, tracks=self._turns is not None)
+        before: Candidate | None = None
         for candidate in candidates:
-            if described is None or described.source is not candidate.source:
-                described = Described(candidate.source, needs_heights, tracks)
-            else:
-                described.is_shared = True
-            candidate.described = described
+            candidate.showing = showing
+            if before is not None and before.source is candidate.source:
+                if isinstance(before.showing, Showing):
+                    before.showing = Described(candidate.source, showing, is_shared=True)
+                candidate.showing = before.showing
+            before = candidate
 
     def _judge(self, candidate: Candidate, refusal: Rejected | None = None) -> None:
         """Take a candidate through check and commit, unless parse has refused it."""
@@ -223,7 +224,7 @@ class _Judge:
         if self._check(candidate):
             self._commit(candidate)
         if self._in_turn:
-            candidate.begin({})
+            candidate.begin(NO_FIELDS)
             candidate.source.forget()
 
     def _parse(self, candidate: Candidate) -> Rejected | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from virtualchain.engine.candidates import Candidate, Described
+from virtualchain.engine.candidates import Candidate, Showing
 from virtualchain.engine.shown_op import ENGINE_KEYS, ShownOp, fields_of, is_as_made
 from virtualchain.model import Input
 
@@ -128,7 +128,7 @@ def test_senders_are_those_of_the_transaction(fields: Op) -> None:
     """Whatever an app has put in their place, and it is theirs."""
     source = Input(1, 3, "ab", b"", (), (), (), 7, b"")
     candidate = Candidate(source, b"o", b"x", op=fields)
-    candidate.described = Described(source, with_heights=False, tracks=False)
+    candidate.showing = Showing(with_heights=False, tracks=False)
     candidate.complete()
     engine = {**EAGER, SENDERS: []}
     del engine["name"]
