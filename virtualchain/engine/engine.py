@@ -500,9 +500,11 @@ class StateEngine(Answering):
 
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
-        standing = self._deployment.tape.standing()
+        asked = self._deployment.tape.ask_standing()
         if not isinstance(self._source, NodeSource):
             self._source.tip()  # files are read again when they are asked for it; a node knows its chain
+        self._look.ask_ahead()  # the source answers while the database does
+        standing = asked()
         plan = self._look.plan(
             self._deployment.tape,
             standing,

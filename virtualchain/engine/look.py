@@ -68,7 +68,8 @@ class _Headers:
 class Look:
     """Looks from a tape at a source's chain, again and again.
 
-    Between two looks it remembers the other branch that the source is on: a long one is not read twice.
+    Between two looks it remembers the other branch that the source is on: a long one is not read twice. It
+    also remembers where the tape should end by then.
     """
 
     def __init__(self, source: BlockSource, confirmations: int, verify: Verification = "headers") -> None:
@@ -77,8 +78,19 @@ class Look:
         self._headers = _Headers(source, is_trusted=verify == "off")
         self._branch = _Branch(self._headers, ())
         self._recent = _Recent()
+        self._last: Block | None = None
+        self._ahead: tuple[Block, list[Block] | None] | None = None
         self.node_tip = Tip(-1, "")
         """The last block of the source's active chain, as far as the last plan knows it."""
+
+    def ask_ahead(self) -> None:
+        """Ask the source what follows the block that the tape should end with, before that is known.
+
+        The next plan takes the answer, unless the tape ends with another one.
+        """
+        last, self._ahead = self._last, None
+        if last is not None:
+            self._ahead = last, self._source.headers_after(last.block_id, last.hash)
 
     def plan(
         self,
@@ -104,9 +116,10 @@ class Look:
         shows_tip = last is not None and 0 < to_take <= _FEW and not required
         self.node_tip = Tip(last.block_id, last.hash) if last is not None and shows_tip else node_tip()
         known = _pins(tape, self._source, required, self.node_tip.block_id)
+        self._last = None
         if tip is not None and following is None:
             return self._plan_on_a_fork(tape, tip, first_block_id, self.node_tip.block_id, known)
-        return planner.plan(
+        plan = planner.plan(
             tip=tip,
             first_block_id=first_block_id,
             node_tip=self.node_tip.block_id if last is None else last.block_id,
@@ -114,13 +127,15 @@ class Look:
             following=following,
             pins=known,
         )
+        self._last = plan.blocks[-1] if isinstance(plan, planner.Extend) else tip
+        return plan
 
     def _following(
         self, tape: Tape, tip: Block | None, first_block_id: int, node_tip: Callable[[], Tip]
     ) -> list[Block] | None:
         """Read headers after our tip until some have enough confirmations; None if it is not active."""
         if tip is not None:
-            answer = self._source.headers_after(tip.block_id, tip.hash)
+            answer = self._after(tip)
             if answer is None:
                 return None
             headers = list(answer)
@@ -135,6 +150,13 @@ class Look:
         self._headers.check(headers, next_id, tip, self._recent.on(tape, tip))
         self._recent.add(headers)
         return headers
+
+    def _after(self, tip: Block) -> list[Block] | None:
+        """Read the headers after our tip, unless they were asked for ahead; None if it is not active."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == tip:
+            return ahead[1]
+        return self._source.headers_after(tip.block_id, tip.hash)
 
     def _plan_on_a_fork(
         self, tape: Tape, tip: Block, first_block_id: int, node_tip: int, pins: planner.Pins

@@ -4,7 +4,7 @@ It knows the chain and no app's rules. Everything here runs in the caller's tran
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -99,12 +99,17 @@ class Tape:
         assert bound is not None, "a deployment is bound to its chain before it has apps"
         return bound[0]
 
-    def standing(self) -> Standing:
-        """Return tip and pins, which are asked for together; only in a writer's session."""
+    def ask_standing(self) -> Callable[[], Standing]:
+        """Ask for tip and pins, and return what waits for the answer; only in a writer's session."""
         pipeline = pipeline_of(self._connection)
         tip, pins = pipeline.run(_TIP), pipeline.run(_PINS)
-        pipeline.wait()
-        return Standing(next((read_header(*row) for row in tip.rows()), None), dict(pins.rows()))
+        pipeline.sync()
+
+        def standing() -> Standing:
+            pipeline.wait()
+            return Standing(next((read_header(*row) for row in tip.rows()), None), dict(pins.rows()))
+
+        return standing
 
     def tip(self) -> Block | None:
         """Return the last block; None on an empty tape."""

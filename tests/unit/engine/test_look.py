@@ -62,7 +62,8 @@ class MemoryTape:
 
 
 def look_at(tape: MemoryTape, look: Look, node_tip: int, first: int = 0) -> Plan:
-    """Make a plan for a tape in memory."""
+    """Make a plan for a tape in memory, as an engine does."""
+    look.ask_ahead()
     standing = Standing(tape.tip(), tape.pins())
     return look.plan(cast("Tape", tape), standing, first_block_id=first, node_tip=lambda: Tip(node_tip, ""))
 
@@ -239,6 +240,51 @@ def test_a_long_branch_is_read_once(made: tuple[ChainBuilder, list[list[StoredBl
     plan = look_at(tape, look, len(theirs) - 1)
     assert isinstance(plan, Reorg)
     assert plan.new_tip == theirs[-1].block
+
+
+def test_headers_are_asked_for_before_it_is_known_how_the_tape_stands(
+    made: tuple[ChainBuilder, list[list[StoredBlock]]],
+) -> None:
+    """The answer counts if the tape ends as expected: not once it was rolled back, or after a fault."""
+    builder, (ours, _, _) = made
+    source = ChainSource(builder, ours[:28])
+    asked: list[str] = []
+    source.asked = asked.append
+    tape, look = MemoryTape(blocks(ours, 20)), Look(source, K)
+    look.ask_ahead()
+    assert not asked  # nobody knows yet how it ends
+    plan = look_at(tape, look, 27)
+    assert plan == Extend(tuple(blocks(ours, 24)[21:]))
+    tape.held += plan.blocks
+    source.chain = list(ours[:29])
+    asked.clear()
+    look.ask_ahead()
+    assert asked == ["headers_after"]
+    source.chain = list(ours)
+    standing = Standing(tape.tip(), {})
+    plan = look.plan(cast("Tape", tape), standing, first_block_id=0, node_tip=source.tip)
+    assert plan == Extend((ours[25].block,))
+    assert asked == ["headers_after"]
+
+    tape.held = blocks(ours, 22)  # by another process
+    asked.clear()
+    plan = look_at(tape, look, 30)
+    assert plan == Extend(tuple(blocks(ours, 27)[23:]))
+    assert asked == ["headers_after"] * 2
+    tape.held += plan.blocks
+    look.ask_ahead()
+
+    def fail(_: str) -> None:
+        raise NodeUnavailable("away")
+
+    source.asked = fail
+    with pytest.raises(NodeUnavailable):
+        look.ask_ahead()
+    source.asked = asked.append
+    source.chain = list(ours[:24])
+    standing = Standing(tape.tip(), {})
+    plan = look.plan(cast("Tape", tape), standing, first_block_id=0, node_tip=source.tip)
+    assert isinstance(plan, Wait)
 
 
 def test_pins_are_compared_with_the_branch_that_was_read(
