@@ -249,6 +249,17 @@ class World:
         self.from_checkpoint = set()
         self.has_joined = True
 
+    def _waits_for_checkpoint(self) -> bool:
+        """Return whether the tape was rolled back below the block that an app began with, and is there yet.
+
+        Such an app stays as it is until then.
+        """
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute(
+                "SELECT max(base_block_id) > max(block_id) FROM vc.apps, vc.blocks"
+            ).fetchone()
+        return row is not None and bool(row[0])
+
     # The engine
 
     def run(
@@ -336,8 +347,8 @@ class World:
         self.mine(1, 0)  # with a block to take, the engine drops unfinished builds
         self._make_stable()
         self.run()
-        if self.from_checkpoint and self.engine is None:  # a fork went below the checkpoint
-            self._remove_checkpoints()
+        if self.from_checkpoint and (self.engine is None or self._waits_for_checkpoint()):
+            self._remove_checkpoints()  # the chain has another block there, or none yet
             self.run()
         self._check_positions()
         self.restart_engine()

@@ -339,6 +339,37 @@ def test_rolled_back_to_the_checkpoint_and_not_below(
     assert tables(database_url) == before
 
 
+def test_a_rollback_below_the_checkpoint_of_an_app_that_has_taken_nothing_since(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
+) -> None:
+    """It stays as it is until the tape has the checkpoint's block again, and stops at another one."""
+    story(fake_node)
+    at = run(words(), database=other_url)
+    create_checkpoint(other_url, tmp_path / "file")
+    run(words("early"))
+    apply(tmp_path / "file")
+    before = content(database_url)["words.words"]
+
+    def undo() -> None:
+        options = Options(state_folder=tmp_path)
+        with closing(Deployment(database_url, [], None, options)) as deployment:
+            roll_back(deployment, operators_reorg(deployment.tape, at - 2))
+
+    undo()
+    assert content(database_url)["words.words"] == before
+    say(fake_node, "five six")
+    assert run(words(), words("early")) == at + 1
+    run(words(), database=other_url)
+    assert content(database_url)["words.words"] == content(other_url)["words.words"] != before
+
+    apply(tmp_path / "file", rollback=at)
+    undo()
+    fake_node.reorg(3, 6)
+    with pytest.raises(DeepFork, match="another block there"):
+        run(words(), words("early"))
+    assert content(database_url)["words.words"] == before
+
+
 def test_a_fork_below_its_history_needs_another_checkpoint(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
 ) -> None:
