@@ -42,7 +42,12 @@ def perform(engine: StateEngine, job: Job) -> None:
         tip, bottom = deployment.tape.tip(), deployment.tape.bottom()
         if tip is not None and bottom is not None:
             to = max(bottom.block_id - 1, tip.block_id - int(str(argument)))
-            roll_back(deployment, operators_reorg(deployment.tape, to), engine._listener)
+            try:
+                roll_back(deployment, operators_reorg(deployment.tape, to), engine._listener)
+            except UsageError as error:
+                # Code that changed in place, of an app that tracks outputs, needs a node (docs/outputs.md).
+                if "was not searched for what this code needs" not in str(error):
+                    raise
 
 
 @contextmanager
