@@ -325,6 +325,7 @@ def _input(
             f"block {block.block_id} ({block.hash}): {place} spends outputs whose heights an app needs, and "
             "this source does not know them: use a node of version 24 or later, or its block files"
         )
+    fee = _fee(scan, candidate, spent) if candidate.txindex else 0
     packed = pack_outputs(spent)
     unusual: dict[int, Sequence[str]] = {}
     spendings = transaction.inputs[: len(spent)]
@@ -351,7 +352,7 @@ def _input(
         magics=candidate.magics,
         senders=Lazy(StoredTransaction.senders, stored),
         outputs=transaction.outputs if keeps else Lazy(StoredTransaction.outputs, stored),
-        fee=_fee(scan, candidate, spent) if candidate.txindex else 0,
+        fee=fee,
         spent=packed,
         unusual_keys=unusual or _NO_KEYS,
         evidence=evidence,
@@ -407,9 +408,10 @@ class StoredTransaction:
 def _fee(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
     """Compute what a transaction spends beyond its outputs; raises MalformedBlock above what there can be."""
     paid = [output.value for output in candidate.transaction.paid]
-    spends, pays = sum(output.value for output in spent), sum(paid)
+    taken = [output.value for output in spent]
+    spends, pays = sum(taken), sum(paid)
     largest = scan.network.largest_amount
-    if spends > largest or pays > largest or min(paid, default=0) < 0:
+    if spends > largest or pays > largest or min([*paid, *taken, 0]) < 0:
         raise MalformedBlock(
             f"block {scan.block.block_id} ({scan.block.hash}): transaction {candidate.txindex} "
             f"({candidate.transaction.txid}) is said to spend {spends} satoshi, and pays {pays}: no chain "

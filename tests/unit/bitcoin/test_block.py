@@ -262,14 +262,20 @@ def test_spent_outputs_that_are_missing_are_an_error(spent: dict[int, list[Spent
         ([0, MAX_MONEY + 1], [MAX_MONEY, 0]),
         ([-1, 1000], [1000, 0]),
         ([2**63 - 1, 2**63 - 1], [1000, 0]),
+        ([0, 0], [2**63, 0]),
+        ([0, 0], [2**64, -(2**64)]),
+        ([0, 0], [1000, -1]),
     ],
 )
 def test_amounts_that_no_chain_holds_are_refused(values: list[int], spent: list[int]) -> None:
-    """There are no negative ones, and nobody spends or pays more than there can be."""
+    """There are no negative ones, and nobody spends or pays more than there can be, whatever the script."""
     raw = transaction(op_return(b"id!x"), P2PKH, script_sigs=[b"", b""], values=values)
     result = Scanner([DEFAULT], MAIN).scan(checked(7, block(raw)))
     with pytest.raises(MalformedBlock, match=r"block 7 .*transaction 1 .*is said to spend"):
-        inputs(result, {1: [SpentOutput(value, b"\x51") for value in spent]})
+        inputs(
+            result,
+            {1: [SpentOutput(value, script) for value, script in zip(spent, (b"\x51", P2PKH), strict=True)]},
+        )
 
 
 def test_the_registry_inputs_of_a_real_block_are_found() -> None:
