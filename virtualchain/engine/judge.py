@@ -131,6 +131,8 @@ def judge(
         if not care.is_complete:
             raise NeedsCare(sent.failed_call) from error
         raise halt(contract, block.block_id, "a deferred constraint", None, error) from error
+    except Exception as error:
+        raise halt(contract, block.block_id, "the end of the block", None, error) from error
     return verdicts
 
 

@@ -44,9 +44,9 @@ class KeptRows:
     def keep(self, key: Values, row: Values | None, element: int | None) -> None:
         """Keep a row as a block has left it."""
         if key not in self._new:
-            self._size += self._size_of(row)
+            self._size += self.size_of(row)
         elif self._texts:
-            self._size += self._size_of(row) - self._size_of(self._new[key].row)
+            self._size += self.size_of(row) - self.size_of(self._new[key].row)
         self._new[key] = Kept(row, element)
         if self._size > self._half:
             self._old, self._new, self._size = self._new, {}, 0
@@ -55,5 +55,6 @@ class KeptRows:
         """Keep nothing."""
         self._old, self._new, self._size = {}, {}, 0
 
-    def _size_of(self, row: Values | None) -> int:
+    def size_of(self, row: Values | None) -> int:
+        """Estimate the bytes that a row takes."""
         return _ROW if row is None else _ROW + sum([getsizeof(row[place]) for place in self._texts])

@@ -42,16 +42,16 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     newer than this code, if a step fails, or if there is no schema yet and the database's locale is not C;
     InUse if tables or views stay in use.
     """
-    with closing(connect_reader(url, patience)) as probe:
-        revision = current(probe)
-        refuse_newer(revision)
-        if revision is None:
-            require_c_locale(probe, url)
-        elif patience is not None:
-            for line in _tell(probe, url, revision):
-                patience.report(line)
-    change = _refresh if revision == head() else _upgrade
     try:
+        with closing(connect_reader(url, patience)) as probe:
+            revision = current(probe)
+            refuse_newer(revision)
+            if revision is None:
+                require_c_locale(probe, url)
+            elif patience is not None:
+                for line in _tell(probe, url, revision):
+                    patience.report(line)
+        change = _refresh if revision == head() else _upgrade
         keep_trying(
             lambda: change(url, patience),
             lambda: f"the schema could not be upgraded: its tables are {in_use(url)}",

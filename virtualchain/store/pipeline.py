@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Ready, Wait
 
@@ -102,8 +102,8 @@ class Answer:
 class _Sync:
     """The point at which the server has answered everything before."""
 
-
-_SYNC: Final = _Sync()
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
 
 
 class Pipeline:
@@ -257,9 +257,11 @@ class Pipeline:
         return self._reader.load_rows(first, end, tuple)
 
     def _sync(self) -> None:
-        if self._is_active and self._unanswered and self._unanswered[-1] is not _SYNC:
+        if self._is_active and self._unanswered and not isinstance(self._unanswered[-1], _Sync):
+            if self._pgconn.status == ConnStatus.BAD:
+                raise psycopg.OperationalError("the connection is lost")
             self._pgconn.pipeline_sync()
-            self._unanswered.append(_SYNC)
+            self._unanswered.append(_Sync(self.owner))
             self._pgconn.flush()
 
     def _wait(self, until: Answer | None = None) -> None:
@@ -297,8 +299,9 @@ class Pipeline:
         if name is not None:
             self._prepared.move_to_end(key)
             return name
-        if len(self._prepared) >= _MOST_PREPARED:
-            self._deallocate(_MOST_PREPARED // 2)
+        is_full = len(self._prepared) >= _MOST_PREPARED
+        if is_full or self._obsolete:
+            self._deallocate(_MOST_PREPARED // 2 if is_full else 0)
         self._number += 1
         name = self._prepared[key] = b"vc_%d" % self._number
         self._pgconn.send_prepare(name, text, types)
@@ -309,6 +312,8 @@ class Pipeline:
         """Have the server drop the statements that were not used for longest, and those that it kept."""
         self._wait()  # in a failed transaction they might not have been prepared, and would not be dropped
         self._obsolete += [self._prepared.popitem(last=False)[1] for _ in range(count)]
+        if self._pgconn.transaction_status == TransactionStatus.INERROR:
+            return  # in which the server drops nothing, and what ends it must run: they are dropped later
         self._enter()
         while self._obsolete:
             name = self._obsolete.pop()
@@ -348,7 +353,10 @@ class Pipeline:
             elif self._pgconn.status == ConnStatus.BAD:
                 raise psycopg.OperationalError("the connection is lost")
         elif isinstance(answer, _Sync):
-            self._unanswered.popleft()
+            if result.status == ExecStatus.PIPELINE_SYNC:
+                self._unanswered.popleft()
+            else:  # a transaction of statements without BEGIN could not end
+                self._fail(answer.owner, None, result)
         else:
             answer.result = result
             if result.status not in _SUCCESS:
@@ -359,10 +367,13 @@ class Pipeline:
             answer.forget()
         if result.status == ExecStatus.PIPELINE_ABORTED:
             return  # because of the error before
+        self._fail(answer.owner, answer.call, result)
+
+    def _fail(self, owner: object, call: int | None, result: PGresult) -> None:
         error = psycopg.errors.error_from_result(result, encoding="utf-8")
-        if answer.owner is self.owner:
+        if owner is self.owner:
             if self._error is None:
-                self._error, self.failed_call = error, answer.call
+                self._error, self.failed_call = error, call
         elif self._earlier is None:
             self._earlier = EarlierFailed(f"of an earlier block, or part of one: {error}")
             self._earlier.__cause__ = error

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import psycopg
@@ -26,6 +27,8 @@ from virtualchain.store.values import to_database
 _Q = queries("tables")
 AT_ONCE: Final = 5_000
 """Rows that a statement reads or writes."""
+_MOST_BYTES: Final = 16_000_000
+"""Bytes of rows, by an estimate, after which a statement writes no more: the server takes a gigabyte."""
 _SOME: Final = 100
 """Rows that are read from an end of a list at once, if the first are not enough."""
 _STATEMENTS: Final = ("bear", "remove", "write")
@@ -296,7 +299,8 @@ class Rows:
         for keys in _parts([key for key in self._dirty if known[key].now is None]):
             self._statements.bear(self._call.block_id, [key for key in keys if known[key].was_put])
             self._statements.remove(self._call.block_id, keys)
-        for keys in _parts([key for key in self._dirty if known[key].now is not None]):
+        kept = [key for key in self._dirty if known[key].now is not None]
+        for keys in _parts(kept, map(self._kept.size_of, (known[key].now for key in kept))):
             self._statements.write(self._call.block_id, [row for key in keys if (row := known[key].now)])
         for key in self._dirty:
             known[key].is_dirty = known[key].was_put = False
@@ -451,7 +455,11 @@ class _Statements:
             self._run("write", [*self._arrays_of(rows, range(len(self._shape.columns))), block_id])
 
     def _run(self, name: str, parameters: Sequence[object]) -> Answer:
-        values = [to_database(value, place) for place, value in enumerate(parameters)]
+        # What arrays hold fits its column, or comes from there, with more digits than a parameter may have.
+        values = [
+            value if isinstance(value, list) else to_database(value, place)
+            for place, value in enumerate(parameters)
+        ]
         return self._pipeline.send(self._texts[name], values)
 
     def _arrays_of(self, rows: Sequence[Values], places: Sequence[int]) -> list[object]:
@@ -468,9 +476,18 @@ class _Statements:
         return sql.SQL(", ").join(sql.SQL(f"${number}::{type_}[]") for number, type_ in enumerate(types, 1))
 
 
-def _parts(keys: Sequence[Values]) -> Iterator[Sequence[Values]]:
-    """Yield as many keys at a time as one statement has."""
-    return (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))
+def _parts(keys: Iterable[Values], sizes: Iterable[int] = repeat(0)) -> Iterator[list[Values]]:
+    """Yield as many keys at a time as one statement has, fewer if their rows, of these sizes, are large."""
+    part: list[Values] = []
+    bytes_of_part = 0
+    for key, size in zip(keys, sizes, strict=False):
+        part.append(key)
+        bytes_of_part += size
+        if len(part) == AT_ONCE or bytes_of_part > _MOST_BYTES:
+            yield part
+            part, bytes_of_part = [], 0
+    if part:
+        yield part
 
 
 def _integers(values: tuple[int | None, ...]) -> str:

@@ -212,6 +212,12 @@ class State:
         try:
             if self.rows.is_dirty:
                 self.write()
+                if not self._sends_ahead:
+                    self._pipeline.wait()
+        except psycopg.Error as error:
+            self._failure = self._failure or error  # what the rows do not fit is no fault of this statement
+            raise
+        try:
             self._open()
             self._has_sent = True
             if known.look.writes:
@@ -293,6 +299,7 @@ class State:
         if not self._is_open:
             self._log.enter(self.block_id, self._tables)
             self._is_open = True
+            self._pipeline.meanwhile = None  # the tape's rows, which that role may not write
 
     def undo(self) -> None:
         """Bring back the rows as they were before the call, whose savepoint was undone."""

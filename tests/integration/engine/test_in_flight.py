@@ -12,10 +12,12 @@ from tests.integration.conftest import Query, Run
 from tests.support.tables import deployment
 from virtualchain import App, State, StateEngine
 from virtualchain.engine import engine as indexer
+from virtualchain.engine import machine
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.engine import NEAR_TIP
 from virtualchain.engine.options import Progress
 from virtualchain.errors import NodeError, StoreError
+from virtualchain.model import Block
 from virtualchain.store import block_transaction
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.patience import Session
@@ -262,6 +264,85 @@ def test_only_the_app_whose_rows_are_refused_is_halted(
     run(*apps)
     halted = query("SELECT name, block_id FROM virtualchain.apps WHERE status = 'halted'")
     assert halted == [{"name": name, "block_id": start + BLOCKS}]
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, "40001"), (99, "40001"), (99, "P0001")])
+@pytest.mark.parametrize("offset", [9, BLOCKS - 3])
+def test_a_block_of_one_statement_that_cannot_be_committed(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, times: int, code: str, offset: int
+) -> None:
+    """It counts as taken once it is, far from the tip and near it."""
+    first = fake_node.height + 1
+    fake_node.mine(n=BLOCKS)
+    run(by_row(), to=first)
+    break_at(database_url, table="snapshots", app="one", block_id=first + offset, code=code, times=times)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DROP TRIGGER fail ON vc.snapshots")
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON vc.snapshots DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION public.fail()"
+        )
+    reported: list[int] = []
+
+    def on_block(progress: Progress) -> None:
+        [row] = query("SELECT max(block_id) AS last FROM vc.blocks")
+        assert progress.block.block_id <= row["last"]
+        reported.append(progress.block.block_id)
+
+    if times == 1:
+        assert run(by_row(), on_block=on_block) == fake_node.height
+    else:
+        with pytest.raises(StoreError, match="on purpose"):
+            run(by_row(), on_block=on_block)
+        assert query("SELECT max(block_id) AS last FROM vc.blocks") == [{"last": first + offset - 1}]
+    assert len(reported) == len(set(reported))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_tape_s_rows_are_not_written_by_an_apps_role(
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    every: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An app that names its keys runs statements in every block, or in some: nothing is taken twice."""
+
+    def app() -> App:
+        made = App(
+            "one", magic=b"fl", projections="CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL)"
+        )
+
+        def commit(op: dict[str, Any], state: State) -> None:
+            if op["k"] % every == 0:
+                assert state.one("SELECT 1 AS one") == {"one": 1}
+            state.table("t").put({"k": op["k"], "n": 1})
+
+        made.add(
+            b"o",
+            parse=lambda payload: {"k": int(payload)},
+            keys=lambda op: {"t": [op["k"]]},
+            commit=commit,
+        )
+        return made
+
+    for number in range(BLOCKS):
+        fake_node.mine([fake_node.send(b"flo%d" % number)])
+    judged: list[int] = []
+    judge = machine.judge
+
+    def counted(contract: Any, state: Any, block: Block, *others: Any) -> Any:
+        judged.append(block.block_id)
+        return judge(contract, state, block, *others)
+
+    monkeypatch.setattr(machine, "judge", counted)
+    waits: list[str] = []
+    run(app(), on_wait=waits.append)
+    assert waits == []
+    assert len(judged) == len(set(judged)) == BLOCKS
+    assert query("SELECT own_role, (SELECT count(*) FROM one.t) AS rows FROM vc.apps") == [
+        {"own_role": True, "rows": BLOCKS}
+    ]
 
 
 def test_a_block_is_reported_when_others_see_it(fake_node: FakeNode, run: Run, query: Query) -> None:

@@ -14,7 +14,8 @@ from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.audit.verify import verify
 from virtualchain.engine.options import Progress
 from virtualchain.engine.versions import swap
-from virtualchain.store import tables
+from virtualchain.errors import AppHalted
+from virtualchain.store import rows, tables
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.kept import KeptRows
 from virtualchain.testing import FakeNode
@@ -291,3 +292,111 @@ def test_a_build_is_swapped_and_the_app_hides_that_its_read_fails(
         assert engine.halted() == {}
     assert ["mixed shows another build now" in reason for reason in reasons] == [True]
     assert verify(database_url).faults == []
+
+
+def two(name: str, magic: bytes, ddl: str, commit: Callable[[str, State], Any]) -> App:
+    """Make an app whose ops are texts."""
+    app = App(name, magic=magic, projections=ddl)
+    app.add(
+        b"o",
+        parse=lambda payload: {"text": payload.decode()},
+        commit=lambda op, state: commit(op["text"], state),
+    )
+    return app
+
+
+def test_numbers_with_more_digits_than_a_parameter_may_have(
+    fake_node: FakeNode, run: Run, query: Query
+) -> None:
+    """Statements can make them; `state.table` writes such a row back as it found it, then or later."""
+    ddl = "CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL DEFAULT 0, free numeric DEFAULT 1)"
+
+    def commit(text: str, state: State) -> None:
+        if text == "make":
+            state.execute("INSERT INTO t (k) VALUES (1), (2)")
+            for _ in range(6):
+                state.execute("UPDATE t SET free = free * 1.0000000001 * 0.3 WHERE k = 1")
+                state.execute("UPDATE t SET free = (free + 12345) * (free + 54321) WHERE k = 2")
+                state.execute("UPDATE t SET free = free * free")
+        else:
+            for k in (1, 2):
+                state.table("t").add(k, n=1)
+
+    for payloads in ([b"mxomake", b"mxoadd"], [b"mxoadd"], [b"mxoadd", b"yyoother"]):
+        fake_node.mine([fake_node.send(each) for each in payloads])
+    before = "SELECT length(free::text) > 1000 AS long, n FROM one.t"
+    other = two("other", b"yy", "CREATE TABLE u (k integer PRIMARY KEY)", lambda text, state: None)
+    assert run(two("one", b"mx", ddl, commit), other) == fake_node.height
+    assert query(before) == [{"long": True, "n": 3}] * 2
+
+
+def test_a_constraint_that_divides_is_no_fault_of_the_next_statement(
+    fake_node: FakeNode, run: Run, query: Query
+) -> None:
+    """A row that its table refuses halts the app, whatever the error: the next op is no worse for it."""
+    ddl = "CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL, CHECK (10 / n < 100))"
+
+    def commit(text: str, state: State) -> None:
+        k, n, asks = map(int, text.split(","))
+        if asks:
+            assert state.one("SELECT k FROM t WHERE k = 5") is None
+        state.table("t").put({"k": k, "n": n})
+
+    app = two("one", b"mx", ddl, commit)
+    fake_node.mine([fake_node.send(each) for each in (b"mxo1,1,0", b"mxo2,3,1")])
+    assert run(app) == fake_node.height
+    fake_node.mine([fake_node.send(each) for each in (b"mxo1,0,0", b"mxo2,3,1", b"mxo1,4,0")])
+    with pytest.raises(AppHalted, match="division by zero"):
+        run(app)
+    assert query("SELECT * FROM vc.rejections") == []
+
+
+def test_large_rows_are_written_in_parts(
+    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server takes a gigabyte in one statement."""
+    monkeypatch.setattr(rows, "_MOST_BYTES", 50_000)
+    written: list[int] = []
+    write = rows._Statements.write
+
+    def counted(self: Any, block_id: int, values: Any) -> None:
+        written.append(len(values))
+        write(self, block_id, values)
+
+    monkeypatch.setattr(rows._Statements, "write", counted)
+    ddl = "CREATE TABLE t (k integer PRIMARY KEY, text text NOT NULL)"
+
+    def commit(text: str, state: State) -> None:
+        state.table("t").put({"k": int(text), "text": text * 10_000})
+
+    fake_node.mine([fake_node.send(b"mxo%d" % number) for number in range(20)])
+    assert run(two("one", b"mx", ddl, commit)) == fake_node.height
+    assert sum(written) == 20
+    assert 1 < max(written) < 6
+    assert query("SELECT count(*), sum(length(text)) AS size FROM one.t") == [{"count": 20, "size": 300_000}]
+
+
+def test_an_error_at_the_end_of_a_block_halts_one_app(
+    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: the others take the block."""
+    ddl = "CREATE TABLE t (k integer PRIMARY KEY)"
+    end_calls = State.end_calls
+
+    def fail(self: State) -> None:
+        if self.table("t").get(7) is not None:
+            raise ValueError("on purpose")
+        end_calls(self)
+
+    monkeypatch.setattr(State, "end_calls", fail)
+    apps = [
+        two(name, magic, ddl, lambda text, state: state.table("t").put({"k": int(text)}))
+        for name, magic in (("one", b"mx"), ("other", b"yy"))
+    ]
+    fake_node.mine([fake_node.send(payload) for payload in (b"mxo7", b"yyo8")])
+    assert run(*apps) == fake_node.height
+    assert query("SELECT name, status, error ->> 'callback' AS at FROM vc.apps ORDER BY name") == [
+        {"name": "one", "status": "halted", "at": "the end of the block"},
+        {"name": "other", "status": "running", "at": None},
+    ]
+    assert query("SELECT k FROM other.t") == [{"k": 8}]

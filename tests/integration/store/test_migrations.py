@@ -196,3 +196,16 @@ def test_a_failing_step_leaves_the_database_as_it_was(empty_database_url: str) -
     assert described(empty_database_url) == before
     with psycopg.connect(empty_database_url) as connection:
         assert current(connection) is None
+
+
+def test_a_session_that_ends_while_the_schema_is_looked_at(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the database's error, as later."""
+
+    def end(_: psycopg.Connection) -> None:
+        raise psycopg.errors.AdminShutdown("terminating connection due to administrator command")
+
+    monkeypatch.setattr("virtualchain.store.migrate.current", end)
+    with pytest.raises(StoreError, match="could not be upgraded: terminating connection"):
+        migrate(database_url)

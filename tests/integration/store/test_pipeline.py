@@ -240,3 +240,31 @@ def test_the_server_begins_before_it_is_waited_for(database_url: str, pipeline: 
             send()
             pipeline.wait()
             assert held() == before + 6
+
+
+@pytest.mark.parametrize("prepared", range(195, 203))
+def test_a_transaction_is_undone_whatever_is_prepared(
+    session: psycopg.Connection, pipeline: Pipeline, prepared: int
+) -> None:
+    """The server drops no statement in an aborted transaction, and must not be asked to."""
+    begin, savepoint, undo, rollback = (
+        statement(text) for text in ("BEGIN", "SAVEPOINT a", "ROLLBACK TO a", "ROLLBACK")
+    )
+    pipeline.run(begin)
+    pipeline.run(savepoint)
+    for number in range(prepared - 3):
+        pipeline.send(b"SELECT %d" % number)
+    pipeline.send(b"SELECT 1 / 0")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pipeline.wait()
+    pipeline.undo(undo)
+    wrong = pipeline.send(b"SELECT 2 / 0")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pipeline.wait()
+    assert wrong.result is not None
+    pipeline.undo(rollback)
+    assert session.execute("SELECT 3").fetchone() == (3,)
+    send_many(pipeline)
+    pipeline.send(b"SELECT 4")
+    pipeline.wait()
+    assert count_prepared(session) <= 200
