@@ -12,9 +12,9 @@ from tests.integration.conftest import Query, Run
 from tests.support.tables import deployment
 from virtualchain import App, State, StateEngine
 from virtualchain.engine import engine as indexer
-from virtualchain.engine import machine
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.engine import NEAR_TIP
+from virtualchain.engine.judge import judge
 from virtualchain.engine.options import Progress
 from virtualchain.errors import NodeError, StoreError
 from virtualchain.model import Block
@@ -329,13 +329,12 @@ def test_the_tape_s_rows_are_not_written_by_an_apps_role(
     for number in range(BLOCKS):
         fake_node.mine([fake_node.send(b"flo%d" % number)])
     judged: list[int] = []
-    judge = machine.judge
 
     def counted(contract: Any, state: Any, block: Block, *others: Any) -> Any:
         judged.append(block.block_id)
         return judge(contract, state, block, *others)
 
-    monkeypatch.setattr(machine, "judge", counted)
+    monkeypatch.setattr("virtualchain.engine.machine.judge", counted)
     waits: list[str] = []
     run(app(), on_wait=waits.append)
     assert waits == []
