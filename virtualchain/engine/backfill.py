@@ -92,10 +92,10 @@ def backfill_chunk(
 ) -> tuple[int, int] | None:
     """Search one chunk of the blocks above `after` that an app still needs searched; return its ends.
 
-    Returns None if no block is left, or if the node does not have a block while its chain does not hold the
-    tape's tip: it lags, or is on another branch, and the next plan says what that means. Raises
-    NodeUnavailable if the node's chain is not the tape's now, MissingData if the node no longer has a block,
-    and whatever else the source raises.
+    Returns None if no block is left, or if the node does not have a block, or another one, while its chain
+    does not hold the tape's tip: it lags, or is on another branch, and the next plan says what that means.
+    Raises NodeUnavailable if that has just changed, MissingData if the node no longer has a block, and
+    whatever else the source raises.
     """
     unsearched = gaps(deployment.tape, contract, after)
     bottom = deployment.tape.bottom()
@@ -106,7 +106,7 @@ def backfill_chunk(
         return None
     try:
         return _search(deployment, source, contract, *unsearched[0])
-    except MissingData:
+    except (MissingData, NodeUnavailable):
         if not _holds_tip(source, deployment):
             return None
         raise

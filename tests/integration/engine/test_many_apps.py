@@ -106,6 +106,26 @@ def test_a_lagging_node_does_not_halt_a_joining_app(
     assert outcome(database_url, "two") == alone(two)
 
 
+def test_an_app_that_starts_before_the_tape_waits_while_the_node_is_on_another_branch(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, alone: Callable[[App], list[Any]]
+) -> None:
+    """A branch that parts in front of the tape and has less work is not followed, and is no error."""
+    start = fake_node.height + 1
+    mine(fake_node, 20)
+    late, early = (
+        an_app("late", b"aa", first_block_id=start + 15),
+        an_app("early", b"bb", first_block_id=start),
+    )
+    tip = run(late)
+    fake_node.reorg(15, 12)  # it has other blocks in front of the tape
+    assert run(late, early) == tip
+    assert query("SELECT status FROM virtualchain.apps WHERE name = 'early'") == [{"status": "catching_up"}]
+    mine(fake_node, 30)
+    assert run(late, early) == fake_node.height
+    for app in (late, early):
+        assert outcome(database_url, app.name) == alone(app)
+
+
 def test_an_app_that_the_tape_comes_back_to_does_not_lag(
     fake_node: FakeNode, run: Run, database_url: str, query: Query
 ) -> None:
