@@ -6,6 +6,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
@@ -205,14 +206,11 @@ class _Judge:
     def _describe(self, candidates: Sequence[Candidate]) -> None:
         """Prepare what ops show of their transactions."""
         showing = Showing(with_heights="height" in self._contract.needs, tracks=self._turns is not None)
-        before: Candidate | None = None
-        for candidate in candidates:
-            candidate.showing = showing
-            if before is not None and before.source is candidate.source:
-                if isinstance(before.showing, Showing):
-                    before.showing = Described(candidate.source, showing, is_shared=True)
-                candidate.showing = before.showing
-            before = candidate
+        for _, of_one in groupby(candidates, lambda candidate: id(candidate.source)):
+            first, *others = of_one
+            first.showing = Described(first.source, showing, is_shared=True) if others else showing
+            for other in others:
+                other.showing = first.showing
 
     def _judge(self, candidate: Candidate, refusal: Rejected | None = None) -> None:
         """Take a candidate through check and commit, unless parse has refused it."""

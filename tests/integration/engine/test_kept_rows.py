@@ -294,7 +294,7 @@ def test_a_build_is_swapped_and_the_app_hides_that_its_read_fails(
     assert verify(database_url).faults == []
 
 
-def two(name: str, magic: bytes, ddl: str, commit: Callable[[str, State], Any]) -> App:
+def texts_app(name: str, magic: bytes, ddl: str, commit: Callable[[str, State], Any]) -> App:
     """Make an app whose ops are texts."""
     app = App(name, magic=magic, projections=ddl)
     app.add(
@@ -325,8 +325,8 @@ def test_numbers_with_more_digits_than_a_parameter_may_have(
     for payloads in ([b"mxomake", b"mxoadd"], [b"mxoadd"], [b"mxoadd", b"yyoother"]):
         fake_node.mine([fake_node.send(each) for each in payloads])
     before = "SELECT length(free::text) > 1000 AS long, n FROM one.t"
-    other = two("other", b"yy", "CREATE TABLE u (k integer PRIMARY KEY)", lambda text, state: None)
-    assert run(two("one", b"mx", ddl, commit), other) == fake_node.height
+    other = texts_app("other", b"yy", "CREATE TABLE u (k integer PRIMARY KEY)", lambda text, state: None)
+    assert run(texts_app("one", b"mx", ddl, commit), other) == fake_node.height
     assert query(before) == [{"long": True, "n": 3}] * 2
 
 
@@ -342,7 +342,7 @@ def test_a_constraint_that_divides_is_no_fault_of_the_next_statement(
             assert state.one("SELECT k FROM t WHERE k = 5") is None
         state.table("t").put({"k": k, "n": n})
 
-    app = two("one", b"mx", ddl, commit)
+    app = texts_app("one", b"mx", ddl, commit)
     fake_node.mine([fake_node.send(each) for each in (b"mxo1,1,0", b"mxo2,3,1")])
     assert run(app) == fake_node.height
     fake_node.mine([fake_node.send(each) for each in (b"mxo1,0,0", b"mxo2,3,1", b"mxo1,4,0")])
@@ -370,7 +370,7 @@ def test_large_rows_are_written_in_parts(
         state.table("t").put({"k": int(text), "text": text * 10_000})
 
     fake_node.mine([fake_node.send(b"mxo%d" % number) for number in range(20)])
-    assert run(two("one", b"mx", ddl, commit)) == fake_node.height
+    assert run(texts_app("one", b"mx", ddl, commit)) == fake_node.height
     assert sum(written) == 20
     assert 1 < max(written) < 6
     assert query("SELECT count(*), sum(length(text)) AS size FROM one.t") == [{"count": 20, "size": 300_000}]
@@ -390,7 +390,7 @@ def test_an_error_at_the_end_of_a_block_halts_one_app(
 
     monkeypatch.setattr(State, "end_calls", fail)
     apps = [
-        two(name, magic, ddl, lambda text, state: state.table("t").put({"k": int(text)}))
+        texts_app(name, magic, ddl, lambda text, state: state.table("t").put({"k": int(text)}))
         for name, magic in (("one", b"mx"), ("other", b"yy"))
     ]
     fake_node.mine([fake_node.send(payload) for payload in (b"mxo7", b"yyo8")])
