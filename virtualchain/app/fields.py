@@ -7,7 +7,7 @@ must therefore be caught when the op is parsed, and on every node alike.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from virtualchain.consensus.values import MAX_INT_BITS, invalid_value, text_problem
@@ -87,29 +87,17 @@ class _Copier:
 
     def fields(self, fields: Mapping[str, object]) -> dict[str, Any]:
         """Copy one op."""
-        return self._plain(fields) or {
+        if type(fields) is dict:
+            try:
+                copied, size = _copy_plain(fields, 1, self._left)
+            except _NotPlain:
+                pass  # one by one, so that an error names the value
+            else:
+                self._left -= size
+                return copied
+        return {
             self._text(name, "a field's name"): self._value(value, name, 1) for name, value in fields.items()
         }
-
-    def _plain(self, fields: Mapping[str, object]) -> dict[str, Any] | None:
-        """Copy an op as most are, with values that are their own copies; return None for any other."""
-        copied = {}
-        size = 0
-        for name, value in fields.items():
-            if type(name) is not str or not name.isascii() or "\0" in name:
-                return None
-            size += len(name) + _VALUE
-            if type(value) is str:
-                if not value.isascii() or "\0" in value:
-                    return None
-                size += len(value)
-            elif value is not None and not (type(value) is int and -_SMALL < value < _SMALL):
-                return None
-            copied[name] = value
-        if size > self._left:
-            return None
-        self._left -= size
-        return copied
 
     def _value(self, value: object, field: str, depth: int) -> object:
         if depth > DEEPEST:
@@ -147,6 +135,55 @@ class _Copier:
         if problem is not None:
             raise Unserializable(f"{what.format(field)} {problem}")
         return value
+
+
+class _NotPlain(Exception):
+    """A value needs a closer look."""
+
+
+def _copy_plain(values: dict[Any, Any], depth: int, most: int) -> tuple[dict[str, Any], int]:
+    """Copy a dict, as most are, of text in ASCII, small ints, and what is made of them; return its size, too.
+
+    Raises _NotPlain for any other, and if its size is more than `most`.
+    """
+    copied, size = _copy_plain_items(values.values(), depth, most)
+    for name in values:
+        if type(name) is not str or not name.isascii() or "\0" in name:
+            raise _NotPlain
+        size += len(name)
+    if size > most:
+        raise _NotPlain
+    return dict(zip(values, copied, strict=True)), size
+
+
+def _copy_plain_items(values: Collection[Any], depth: int, most: int) -> tuple[list[Any], int]:
+    """Copy a list, or the values of a dict, in the same way."""
+    size = _VALUE * len(values)
+    if depth > DEEPEST or size > most:
+        raise _NotPlain
+    copied = []
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            if not value.isascii() or "\0" in value:
+                raise _NotPlain
+            size += len(value)
+            copied.append(value)
+        elif kind is list or kind is tuple:
+            items, more = _copy_plain_items(value, depth + 1, most - size)
+            size += more
+            copied.append(items)
+        elif kind is dict:
+            fields, more = _copy_plain(value, depth + 1, most - size)
+            size += more
+            copied.append(fields)
+        elif value is None or kind is bool or (kind is int and -_SMALL < value < _SMALL):
+            copied.append(value)
+        else:
+            raise _NotPlain
+    if size > most:
+        raise _NotPlain
+    return copied, size
 
 
 def _number(value: object, field: str) -> int | float | None:

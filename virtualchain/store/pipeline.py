@@ -30,7 +30,7 @@ _MOST_UNSENT: Final = 4_000_000
 """Bytes of parameters after which it is, so that neither side has to keep more."""
 _ROWS_AT_ONCE: Final = 1_000
 """Rows of a result that are turned into values at once."""
-_FLUSHED_TOGETHER: Final = 4
+_FLUSHED_TOGETHER: Final = 8
 """Statements that a server which is at work gets together: to send one takes as long as to write it."""
 _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY})
 

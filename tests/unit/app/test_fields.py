@@ -1,12 +1,15 @@
 """What an op's fields may contain, and how the JSON of strangers is read."""
 
+import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from virtualchain.app.fields import all_to_json, legible, opcode_text, parse_json, to_json
+from virtualchain.app.fields import LARGEST, all_to_json, legible, opcode_text, parse_json, to_json
 from virtualchain.errors import InvalidOp, Unserializable
 
 
@@ -50,6 +53,53 @@ def test_the_ops_of_one_input_share_its_limits() -> None:
     assert all_to_json([half])
     with pytest.raises(Unserializable, match="field 'text': with it the op is larger than 16777216"):
         all_to_json([half, half])
+
+
+@pytest.mark.parametrize("shape", ["text", "list", "dict", "key", "bytes"])
+def test_the_largest_op_is_as_large_in_every_shape(shape: str) -> None:
+    """Each value takes 64, and each character one, whether it is copied at a glance or not."""
+
+    def op(size: int) -> dict[str, Any]:
+        text = "x" * (size - 3 * 64 - 2)
+        match shape:
+            case "text":
+                return {"a": text, "b": 1, "": ""}
+            case "list":
+                return {"ab": [text, True]}
+            case "dict":
+                return {"a": {"b": text, "": []}}
+            case "key":
+                return {"ab": {text: (1,)}}
+            case _:
+                return {"ab": [text[:-6], b"abc"]}
+
+    assert to_json(op(LARGEST))
+    with pytest.raises(Unserializable, match=f"with it the op is larger than {LARGEST}"):
+        to_json(op(LARGEST + 1))
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+            ),
+        ),
+        max_size=3,
+    )
+)
+def test_json_is_copied_as_it_is(fields: dict[str, Any]) -> None:
+    """The copy has the same values, of the same types, and changes to the original do not show in it."""
+    text = json.dumps(fields)
+    assume("\\u0000" not in text and "\\ud" not in text)
+    copied = to_json(fields)
+    assert json.dumps(copied) == text
+    for value in fields.values():
+        if isinstance(value, list | dict):
+            value.clear()
+    assert json.dumps(copied) == text
 
 
 @pytest.mark.parametrize(
