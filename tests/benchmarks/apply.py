@@ -302,25 +302,39 @@ def take(deployment: Deployment, stretch: Sequence[ScannedBlock]) -> float:
     return time.perf_counter() - started
 
 
-def _bound(block: Callable[[psycopg.Connection, int, list[tuple[int, int]]], None]) -> Callable[..., Any]:
+_Block = Callable[[psycopg.Connection, int, list[tuple[int, int]]], None]
+
+
+def _bound(block: _Block) -> Callable[..., Any]:
     def run(url: str, ops: int, total: int, staged: bool) -> dict[str, Any]:
         assert not staged
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("SET synchronous_commit = off")
-            connection.execute(_TABLE.replace("accounts", "public.accounts"))
-            connection.execute(
-                "CREATE TABLE public.rows (block_id integer, place integer, txid bytea, data bytea)"
-            )
-            connection.execute("CREATE TABLE public.blocks (block_id integer PRIMARY KEY, hash bytea)")
-            connection.execute("SET search_path = public")
-            pairs_of_blocks = [amounts(block_id, ops) for block_id in range(_count(ops, total))]
-            started = time.perf_counter()
-            for block_id, pairs in enumerate(pairs_of_blocks):
-                with connection.transaction():
-                    block(connection, block_id, pairs)
-            return _measured(len(pairs_of_blocks), ops, time.perf_counter() - started)
+        pairs_of_blocks = [amounts(block_id, ops) for block_id in range(_count(ops, total))]
+        return _measured(len(pairs_of_blocks), ops, sum(_seconds(url, block, pairs_of_blocks)))
 
     return run
+
+
+def _seconds(url: str, block: _Block, pairs_of_blocks: Sequence[list[tuple[int, int]]]) -> Iterator[float]:
+    """Run blocks in bare psycopg, each in a transaction, and yield the seconds of each."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        connection.execute(_TABLE.replace("accounts", "public.accounts"))
+        connection.execute(
+            "CREATE TABLE public.rows (block_id integer, place integer, txid bytea, data bytea)"
+        )
+        connection.execute("CREATE TABLE public.blocks (block_id integer PRIMARY KEY, hash bytea)")
+        connection.execute("SET search_path = public")
+        for block_id, pairs in enumerate(pairs_of_blocks):
+            started = time.perf_counter()
+            with connection.transaction():
+                block(connection, block_id, pairs)
+            yield time.perf_counter() - started
+
+
+def rates_of_statements(url: str, pairs_of_blocks: Sequence[list[tuple[int, int]]]) -> list[float]:
+    """Run the statements of blocks in bare psycopg; return the ops a second of each block."""
+    seconds = _seconds(url, _statements, pairs_of_blocks)
+    return [len(pairs) / each for pairs, each in zip(pairs_of_blocks, seconds, strict=True)]
 
 
 def _statements(connection: psycopg.Connection, _: int, pairs: list[tuple[int, int]]) -> None:

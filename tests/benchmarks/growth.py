@@ -13,6 +13,9 @@ number of rows the rate is that of the last tenth before it. The cases:
 - ten apps: ten apps, whose ops take turns
 - idle apps: empty blocks with one, three and ten apps, as blocks a second
 - one row: a block that updates one row 16,000 times, compared with one of 4,000 (with 1,000 ops a block)
+- one row, state.table: the same, through `state.table` in place of SQL
+- one row, bare: the same statements in bare psycopg. Each looks at the versions of the row that its transaction
+  has made before, so PostgreSQL's own rate is not level either
 
 The bytes of an op are those of all tables of the log and the tape with their indexes. Every op has one sender
 and two outputs.
@@ -33,7 +36,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import processes
-from tests.benchmarks.apply import BLOCKS_AT_ONCE, accounts_app, blocks, helped_app, stretches, take
+from tests.benchmarks.apply import (
+    BLOCKS_AT_ONCE,
+    accounts_app,
+    blocks,
+    helped_app,
+    rates_of_statements,
+    stretches,
+    take,
+)
 from tests.benchmarks.environment import temporary_server
 from virtualchain import App, State
 from virtualchain.app.declarations import read_contract
@@ -42,7 +53,8 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
 from virtualchain.testing.database import DatabaseServer
 
-CASES: Final = ("plain", "state.table", "snapshot", "composite", "ten apps", "idle apps", "one row")
+ONE_ROW: Final = ("one row", "one row, state.table", "one row, bare")
+CASES: Final = ("plain", "state.table", "snapshot", "composite", "ten apps", "idle apps", *ONE_ROW)
 _EMPTY: Final = 2000
 """Blocks for each number of idle apps."""
 _FEW, _MANY = 4, 16
@@ -112,8 +124,8 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
-    if case == "one row":
-        rates = _update_one_row(url, _FEW * ops, _MANY * ops)
+    if case in ONE_ROW:
+        rates = _update_one_row(url, case, _FEW * ops, _MANY * ops)
         return Result(case, rates, rates[_MANY * ops] / rates[_FEW * ops], _peak(), {})
     if case == "idle apps":
         rates = {apps: _take_empty_blocks(url, apps) for apps in (10, 3, 1)}
@@ -159,18 +171,18 @@ def _take_empty_blocks(url: str, count: int) -> float:
     return _EMPTY / seconds
 
 
-def _update_one_row(url: str, few: int, many: int) -> dict[int, float]:
+def _update_one_row(url: str, case: str, few: int, many: int) -> dict[int, float]:
     """Take a block of few updates, and one of many, of the same row."""
-    counts = (1, few, many)
-    deployment = _open(url, [accounts_app()])
+    updates = [[(1, 1)] * count for count in (1, few, many)]
+    if case == "one row, bare":
+        return dict(zip((few, many), rates_of_statements(url, updates)[1:], strict=True))
+    deployment = _open(url, [accounts_app() if case == "one row" else helped_app()])
     rates = {}
-    for count, scanned in zip(
-        counts, blocks(3, 0, lambda block_id, _: [(1, 1)] * counts[block_id - 1]), strict=True
-    ):
-        rates[count] = count / take(deployment, [scanned])
+    for pairs, scanned in zip(updates, blocks(3, 0, lambda block_id, _: updates[block_id - 1]), strict=True):
+        rates[len(pairs)] = len(pairs) / take(deployment, [scanned])
     assert deployment.running, deployment.halted
     deployment.close()
-    return {count: rates[count] for count in counts[1:]}
+    return {count: rates[count] for count in (few, many)}
 
 
 def _open(url: str, apps: Sequence[App]) -> Deployment:

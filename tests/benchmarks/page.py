@@ -49,7 +49,8 @@ _GROWTH: Final = """\
 ## Growth
 
 Ops a second as log and tables grow; empty blocks a second by the number of apps; updates a second by their
-number in a block.
+number in a block. With SQL, an update of a row looks at the versions that its transaction has made before: in
+bare psycopg, too.
 """
 _HISTORY: Final = """\
 ## History

@@ -65,6 +65,7 @@ def goals(results: Mapping[str, Any]) -> list[Bar]:
     full, _ = results["sync"]
     empty, few, many = results["apply"]
     cases = {each["case"]: each for each in results["growth"]}
+    one_row = cases["one row"]["ratio"]
     bars = [
         Bar("full blocks / fetch and spent outputs", full["sync_ratio"], 0.65, ""),
         Bar("blocks without an input / fetch", full["absent_ratio"], 0.6, ""),
@@ -76,8 +77,9 @@ def goals(results: Mapping[str, Any]) -> list[Bar]:
         Bar("ten idle apps / one", cases["idle apps"]["ratio"], 1 / 1.3, ""),
         *(
             Bar(f"growth, {case}: last rate / first", cases[case]["ratio"], 0.9, "")
-            for case in ("plain", "state.table", "snapshot", "composite", "ten apps", "one row")
+            for case in ("plain", "state.table", "snapshot", "composite", "ten apps", "one row, state.table")
         ),
+        Bar("growth, one row / bare statements", one_row / cases["one row, bare"]["ratio"], 0.9, ""),
         Bar("bytes an op", sum(cases["plain"]["bytes_per_op"].values()), 750, "", is_cost=True),
         Bar("peak memory", max(_peaks(results)) / 1e6, 250, "MB", is_cost=True),
     ]
