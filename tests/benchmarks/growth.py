@@ -14,8 +14,8 @@ number of rows the rate is that of the last tenth before it. The cases:
 - idle apps: empty blocks with one, three and ten apps, as blocks a second
 - one row: a block that updates one row 16,000 times, compared with one of 4,000 (with 1,000 ops a block)
 - one row, state.table: the same, through `state.table` in place of SQL
-- one row, bare: the same statements in bare psycopg. Each looks at the versions of the row that its transaction
-  has made before, so PostgreSQL's own rate is not level either
+- one row, bare: the same statements in bare psycopg. Each looks at the versions of the row that its
+  transaction has made before, so PostgreSQL's own rate is not level either
 
 The bytes of an op are those of all tables of the log and the tape with their indexes. Every op has one sender
 and two outputs.
