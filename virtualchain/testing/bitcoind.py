@@ -56,11 +56,26 @@ def find_bitcoind() -> Path | None:
     return Path(program) if program else None
 
 
+class _PortTaken(NodeError):
+    """Another program has taken the port before the node could."""
+
+
 class Bitcoind:
     """A running node: `url` has what a client needs to log in; `cookie` is its cookie file."""
 
     def __init__(self, program: Path, *arguments: str) -> None:
         """Start a node; `arguments` override the defaults. Raises NodeError if it does not come up."""
+        for is_last in (False, False, True):
+            try:
+                self._start_anew(program, arguments)
+            except _PortTaken:
+                if is_last:
+                    raise
+            else:
+                return
+
+    def _start_anew(self, program: Path, arguments: tuple[str, ...]) -> None:
+        """Start a node in a new folder, at a port that is free now."""
         self.datadir = Path(tempfile.mkdtemp(prefix="virtualchain-bitcoind-"))
         self.port = _free_port()
         password = secrets.token_hex(16)
@@ -165,7 +180,8 @@ class Bitcoind:
         while True:
             if self._process.poll() is not None:
                 output = self._output.read_text("utf-8", "replace").strip()
-                raise NodeError(f"bitcoind exited with {self._process.returncode}: {output}")
+                kind = _PortTaken if "Unable to start HTTP server" in output else NodeError
+                raise kind(f"bitcoind exited with {self._process.returncode}: {output}")
             try:
                 self.rpc("getblockchaininfo")
             except NodeError as error:

@@ -1,6 +1,7 @@
 """The fixtures that virtualchain provides for pytest."""
 
 import http.client
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from tests.support.servers import value
 from virtualchain import App, StateEngine
 from virtualchain.errors import NodeError, NodeUnavailable
-from virtualchain.testing import FakeNode, plugin
+from virtualchain.testing import FakeNode, bitcoind, plugin
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 from virtualchain.testing.database import DatabaseServer
 
@@ -43,6 +44,27 @@ def test_engine_in_tests_is_not_a_superuser(database_url: str) -> None:
 def test_fake_node_is_ready(fake_node: FakeNode) -> None:
     """It listens under its URL."""
     assert fake_node.url.startswith("http")
+
+
+@pytest.mark.node
+def test_bitcoind_takes_another_port_if_its_own_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may take a port after it was found to be free; if all are taken, the error says so."""
+    program = find_bitcoind()
+    assert program is not None
+    free = bitcoind._free_port
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        ports = iter([taken, taken])
+        monkeypatch.setattr(bitcoind, "_free_port", lambda: next(ports, None) or free())
+        node = Bitcoind(program)
+        try:
+            assert node.port != taken
+            assert node.rpc("getblockcount") == 0
+        finally:
+            node.stop()
+        monkeypatch.setattr(bitcoind, "_free_port", lambda: taken)
+        with pytest.raises(NodeError, match="Unable to start HTTP server"):
+            Bitcoind(program)
 
 
 @pytest.mark.node
