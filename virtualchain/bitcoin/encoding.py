@@ -41,13 +41,16 @@ def read_whole_header(block_id: int, raw: bytes, network: Network) -> Block:
     return read_header(block_id, raw[:HEADER_SIZE], bytes(raw[HEADER_SIZE:size]))
 
 
-def read_headers(block_id: int, blob: bytes, network: Network) -> list[Block]:
+def read_headers(block_id: int, blob: bytes, network: Network, most: int | None = None) -> list[Block]:
     """Read concatenated headers of a network, the first of them at height `block_id`.
 
-    Does not check that they form a chain. Raises MalformedBlock if the last one is truncated.
+    Does not check that they form a chain. Raises MalformedBlock if the last one is truncated, or if there are
+    more than `most`.
     """
     headers, at = list[Block](), 0
     while at < len(blob):
+        if len(headers) == most:
+            raise MalformedBlock(f"more than {most:,} headers")
         end = at + header_size(blob, network, at)
         header = blob[at : min(end, at + HEADER_SIZE)]
         headers.append(read_header(block_id + len(headers), header, blob[at + HEADER_SIZE : end]))

@@ -81,7 +81,7 @@ def prefetch(
 
 def _on_tape(scanned: ScannedBlock, senders: Senders) -> ScannedBlock:
     """Return a block once what it spends was made in blocks of the tape, as far as that is checked."""
-    senders.require_on_tape(scanned.made_in, f"block {scanned.block.block_id} ({scanned.block.hash})")
+    senders.require_on_tape(scanned.made_in, scanned.block)
     return scanned
 
 
@@ -234,7 +234,7 @@ def _rest(source: BlockSource, scan: Scan, senders: Senders) -> RestOfBlock | No
     def take(requested: Mapping[int, bool]) -> tuple[Input, ...]:
         more = scan.more(requested)
         spent = senders.spent(source, more)
-        senders.require_on_tape(spent.made_in, f"block {scan.block.block_id} ({scan.block.hash})")
+        senders.require_on_tape(spent.made_in, scan.block)
         return _inputs(source, more, spent)
 
     return RestOfBlock(scan.layout.spends(), scan.layout.txid, take)

@@ -63,8 +63,8 @@ class Senders:
             reported = _reported(source, scan)
             return reported if self._level == "node" else self._bound(source, scan, reported)
 
-    def require_on_tape(self, spent: Mapping[int, str], where: str) -> None:
-        """Check that blocks which were shown to hold transactions are those of the tape.
+    def require_on_tape(self, spent: Mapping[int, str], spender: Block) -> None:
+        """Check that blocks which were shown to have made what a block spends are those of the tape.
 
         `spent` are hashes by height; a height that is not on the tape is not compared. Raises MalformedBlock.
         """
@@ -73,36 +73,39 @@ class Senders:
         for height, ours in self._hashes_at(spent.keys()).items():
             if spent[height] != ours:
                 raise MalformedBlock(
-                    f"{where}: what it spends was shown with block {spent[height]} at height {height}, but "
-                    f"the tape has {ours} there; use another node"
+                    f"block {spender.block_id} ({spender.hash}): what it spends was shown with block "
+                    f"{spent[height]} at height {height}, but the tape has {ours} there; use another node"
                 )
 
     def _bound(self, source: BlockSource, scan: Scan, reported: SpentOutputs) -> SpentOutputs:
-        """Compare the outputs that inputs do not bind with the transactions that made them."""
+        """Take the scripts that inputs do not bind from the transactions that made them; compare the values.
+
+        There, a source may report the substitute of a script of any size.
+        """
         is_signed = reported.are_signed and scan.block.hash not in UNCHECKED_BLOCKS
-        unbound = {
-            txindex: chosen
-            for txindex, pairs in _pairs(scan, reported)
-            if (
-                chosen := [
-                    pair for pair in pairs if not (is_signed and binds(pair[1].script_pubkey, pair[0]))
-                ]
-            )
-        }
+        unbound: dict[int, dict[int, tuple[TxIn, SpentOutput]]] = {}
+        for txindex, pairs in _pairs(scan, reported):
+            for place, (spending, output) in enumerate(pairs):
+                if not (is_signed and binds(output.script_pubkey, spending)):
+                    unbound.setdefault(txindex, {})[place] = spending, output
         blocks: dict[int, str] = {}
-        made = _transactions(source, {spending.txid for pairs in unbound.values() for spending, _ in pairs})
-        placed = {} if made is not None else dict(_pairs(scan, _with_heights(source, scan, unbound)))
-        for txindex, pairs in unbound.items():
-            heights = {(each.txid, each.vout): place.made_at for each, place in placed.get(txindex, ())}
-            for spending, output in pairs:
+        spent = {each.txid for places in unbound.values() for each, _ in places.values()}
+        made = _transactions(source, spent)
+        placed = _with_heights(source, scan, unbound) if made is None else SpentOutputs({})
+        shown = dict(reported)
+        for txindex, places in unbound.items():
+            outputs = list(reported[txindex])
+            stated = [output.made_at for output in placed.get(txindex, ())]
+            for place, (spending, output) in places.items():
                 if made is not None:
-                    _compare(scan, txindex, spending, output, made[spending.txid])
+                    found = _compare(scan, txindex, spending, output, made[spending.txid])
                 else:
-                    made_at = heights.get((spending.txid, spending.vout))
-                    self._find(source, scan, txindex, spending, output._replace(made_at=made_at), blocks)
-        return SpentOutputs(
-            reported, "bound", reported.counts, are_signed=reported.are_signed, made_in=blocks
-        )
+                    made_at = stated[place] if place < len(stated) else None
+                    where = output._replace(made_at=made_at)
+                    found = self._find(source, scan, txindex, spending, where, blocks)
+                outputs[place] = output._replace(script_pubkey=found.script_pubkey)
+            shown[txindex] = capped(outputs)
+        return SpentOutputs(shown, "bound", reported.counts, are_signed=reported.are_signed, made_in=blocks)
 
     def _proved(self, source: BlockSource, scan: Scan) -> SpentOutputs:
         spending = [each.txindex for each in scan.candidates if each.spends]
@@ -148,7 +151,8 @@ class Senders:
         if reported.made_at != made_at:
             raise _lie(scan, txindex, f"{spending.txid} is transaction {made_by} of block {height}")
         output = _compare(scan, txindex, spending, reported, block.layout.transaction(made_by))
-        blocks[height] = block.header.hash
+        if blocks.setdefault(height, block.header.hash) != block.header.hash:
+            raise _lie(scan, txindex, f"two blocks were shown at height {height}")
         return output._replace(made_at=made_at)
 
     def _block(self, source: BlockSource, spender: Block, height: int) -> CheckedBlock:

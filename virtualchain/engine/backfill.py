@@ -5,7 +5,7 @@ A chunk is one transaction, which also records what was searched, so that nothin
 the work is interrupted. The other apps continue between two chunks.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from virtualchain.app.contract import Contract
@@ -167,6 +167,8 @@ def _search(
         last = min(last, first + CHUNK - 1)
         headers = deployment.tape.blocks(first, last)
     watches = watches_of([contract])
+    senders = deployment.senders()
+    shown: list[tuple[Mapping[int, str], Block]] = []
     with deployment.connection.transaction():
         child_work = work(bottom.bits)
         scanner = Scanner(watches, source.network)
@@ -175,7 +177,11 @@ def _search(
                 if scanned.block.block_id < bottom.block_id:
                     deployment.tape.prepend(scanned.block, child_work)
                     child_work = work(scanned.block.bits)
+                    if scanned.made_in:
+                        shown.append((scanned.made_in, scanned.block))
                 BlockTransaction(deployment.connection, scanned.block, scanned.inputs).commit()
+        for made_in, spender in shown:  # with blocks that are on the tape only now
+            senders.require_on_tape(made_in, spender)
         for watch in watches:
             deployment.tape.add_coverage(watch.magic, watch.rule, first, last)
     return first, last

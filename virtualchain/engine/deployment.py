@@ -274,9 +274,12 @@ class Deployment:
         self, source: BlockSource, scanner: Scanner, headers: Iterable[Block]
     ) -> Generator[ScannedBlock, None, None]:
         """Fetch and scan blocks, which are checked as the options say; close the generator to stop early."""
-        senders = Senders(self.options.senders, self.tape.hashes_at)
         verify = self.options.verify
-        return prefetch(source, scanner, headers, verify=verify, senders=senders, clock=self._clock)
+        return prefetch(source, scanner, headers, verify=verify, senders=self.senders(), clock=self._clock)
+
+    def senders(self) -> Senders:
+        """Return who checks what inputs spend, on the tape, too."""
+        return Senders(self.options.senders, self.tape.hashes_at)
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
         """Append a block and advance every running app at its parent, in one transaction.

@@ -199,7 +199,7 @@ def read_prevouts_of(
     spent: dict[int, Sequence[SpentOutput]] = {}
     for txindex, txid in transactions.items():
         if answers[txindex]["txid"] != txid:
-            raise ValueError(f"transaction {txindex} is {answers[txindex]['txid']}, not {txid}")
+            raise ValueError(f"transaction {txindex} is {quoted(answers[txindex]['txid'])}, not {txid}")
         prevouts = read_prevouts(answers[txindex], heights=heights, largest=largest)
         if prevouts is None:
             return None
@@ -254,10 +254,14 @@ def satoshi(bitcoins: object, largest: int = MAX_MONEY) -> int:
     """
     if isinstance(bitcoins, bool) or not isinstance(bitcoins, int | Decimal):
         raise ValueError(f"{quoted(bitcoins)} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
-    value = Decimal(bitcoins).scaleb(8)
-    if value != value.to_integral_value():
-        raise ValueError(f"{bitcoins} bitcoins are not a whole number of satoshi")
-    return _plausible(int(value), largest)
+    value = Decimal(bitcoins)
+    if not 0 <= value <= largest:  # which an int of its many digits might have
+        raise ValueError(f"an output of {quoted(bitcoins)} bitcoins")
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int), "it is finite"
+    if exponent < -8 and any(digits[exponent + 8 :]):
+        raise ValueError(f"{quoted(bitcoins)} bitcoins are not a whole number of satoshi")
+    return _plausible(int(value.scaleb(8)), largest)
 
 
 def _plausible(value: int, largest: int) -> int:

@@ -267,7 +267,7 @@ def _limit(method: str, parameters: Sequence[object]) -> int:
     """Return how many bytes an answer may have, or those to a batch together."""
     if method == "getrawmempool":
         return LARGEST_LIST
-    is_hex = method == "getrawtransaction" and 0 in parameters[1:2]
+    is_hex = 0 in parameters[1:2]
     return LARGEST_PRINTED if method in _PRINTS_SCRIPTS and not is_hex else LARGEST_ANSWER
 
 

@@ -48,7 +48,7 @@ _PROBE: Final = "/rest/chaininfo.json"
 _LARGEST_HEADER: Final = 100_000
 """Bytes: with an AuxPoW, the coinbase of another chain comes along."""
 _MOST_ANCESTORS: Final = 5000
-"""How far above a block a branch is searched for it, at one call each: some seconds."""
+"""How many blocks above a block are searched for it, in all branches, at one call each: some seconds."""
 _ATTEMPTS: Final = 5
 """How often headers are read over RPC while the chain changes in between."""
 
@@ -203,7 +203,7 @@ class NodeSource:
         answer = self._by_rest(path, MOST_HEADERS * largest, b"".join)
         if answer is not None:
             try:
-                headers = read_headers(block_id, answer, self._network)
+                headers = read_headers(block_id, answer, self._network, MOST_HEADERS)
             except MalformedBlock as error:
                 raise MalformedBlock(
                     f"{self._url} answers {path} with {len(answer):,} bytes, not with headers: {error}"
@@ -232,11 +232,14 @@ class NodeSource:
                     (tip["hash"], answers.height(tip["height"]), answers.height(tip["branchlen"]))
                     for tip in tips
                 ]
-                return any(
-                    self._ancestor(last, top - block_id) == block_hash
-                    for last, top, length in branches
-                    if 0 <= top - block_id < min(length, _MOST_ANCESTORS)
-                )
+                left = _MOST_ANCESTORS
+                for last, top, length in sorted(branches, key=lambda branch: branch[1]):
+                    steps = top - block_id
+                    if 0 <= steps < min(length, left):
+                        if self._ancestor(last, steps) == block_hash:
+                            return True
+                        left -= steps
+                return False
         except NotOffered:
             return False
 
@@ -269,6 +272,7 @@ class NodeSource:
                 )
                 if spent is not None:
                     return spent
+                self._spent_by_rest = False
             return self._spent_by_rpc(block_hash, transactions)
 
     def spent_outputs_with_heights(
@@ -285,7 +289,7 @@ class NodeSource:
         if not self._index.is_due():
             raise MissingData(f"{self._url} has no index of transactions: txindex=1 in its bitcoin.conf")
         try:
-            raws = self._rpc.call_each("getrawtransaction", [(txid, 0) for txid in txids])
+            raws = list(self._rpc.call_each("getrawtransaction", [(txid, 0) for txid in txids]))
         except (MissingData, NotOffered) as error:
             self._index.refuse()
             raise MissingData(f"{self._url} does not find transactions by their ids: {error}") from error
@@ -371,7 +375,6 @@ class NodeSource:
             return self._rest.read(path, limit, parse)
         except NotOffered:
             self._rest_is_on = self._rest.offers(_PROBE)
-            self._spent_by_rest = False
             return None
 
     def _headers_by_rpc(self, block_id: int, block_hash: str) -> list[Block] | None:
@@ -528,7 +531,7 @@ def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
     if genesis_hash != actual.genesis_hash:
         raise NodeError(
             f"{url} should be on {actual.name}, whose first block is {actual.genesis_hash}, "
-            f"but its first block is {genesis_hash}"
+            f"but its first block is {quoted(genesis_hash)}"
         )
     return requested or actual
 

@@ -170,6 +170,8 @@ class Connection:
     def _plain_answer(self) -> "_PlainAnswer | None":
         """Read the head of an answer; None, with nothing read, if it is of any other form than a node's."""
         assert self.sock is not None, "a question has been sent"
+        if self.sock.gettimeout() is not None:  # the RPC library has set it
+            self.sock.settimeout(None)
         receive = partial(_receive, self.sock, silence=self._silence, deadline=self._deadline)
         head = _PLAIN_HEAD.match(receive(_HEAD_SIZE, socket.MSG_PEEK))
         fields = () if head is None else _FIELDS_THAT_COUNT.findall(head[2])
@@ -301,7 +303,17 @@ class TimedResponse(HTTPResponse):
         super().__init__(sock, method=method)
         self.fp.close()
         self._timed = _TimedReader(sock, silence, deadline)
-        self.fp = io.BufferedReader(self._timed)
+        self._lines = self.fp = _Lines(self._timed)
+
+    def begin(self) -> None:
+        """Read the head; raises IncompleteRead if the connection ends in it."""
+        super().begin()
+        self._lines.are_of_head = False
+
+    def _read_status(self) -> tuple[str, int, str]:
+        status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # it has no types
+        self._lines.are_of_head = True  # the class takes an end for the empty line that ends a head
+        return status
 
     def hurry(self, seconds: float) -> None:
         """Let whatever is still to come take so long at most."""
@@ -312,6 +324,18 @@ class TimedResponse(HTTPResponse):
         if size < 0:  # the class would read up to the end, however far that is
             raise ValueError("a chunk has a negative size")
         return size
+
+
+class _Lines(io.BufferedReader):
+    """Reads an answer, and refuses an end in its head."""
+
+    are_of_head = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if self.are_of_head and not line:
+            raise IncompleteRead(line)
+        return line
 
 
 class _TimedReader(io.RawIOBase):

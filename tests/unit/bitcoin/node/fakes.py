@@ -99,6 +99,8 @@ class Reply:
     """Bytes that are announced but not sent."""
     hang_up: bool = False
     """Whether the connection is closed after the answer, without announcing it."""
+    cuts_head: bool = False
+    """Whether the connection ends in front of the empty line that ends the head."""
     no_answer: bool = False
     """Whether the connection is closed instead of an answer."""
     wait_for: threading.Event | None = None
@@ -154,7 +156,8 @@ class ScriptedServer:
                 request = Request(self.path, self.headers.get("Authorization", ""), body, self.number)
                 server.requests.append(request)
                 reply = server.replies.popleft() if server.replies else server.always(request)
-                self.close_connection |= reply.hang_up or reply.no_answer or reply.missing > 0
+                is_cut = reply.no_answer or reply.missing > 0 or reply.cuts_head
+                self.close_connection |= reply.hang_up or is_cut
                 if reply.wait_for is not None:
                     reply.wait_for.wait(10)
                 if reply.no_answer:
@@ -162,6 +165,9 @@ class ScriptedServer:
                 with suppress(ConnectionError):  # the client may have given up
                     self.send_response(reply.status)
                     self.send_header("Content-Type", reply.content_type)
+                    if reply.cuts_head:
+                        self.flush_headers()
+                        return
                     self.send_header("Content-Length", str(len(reply.body) + reply.missing))
                     self.end_headers()
                     self.wfile.write(reply.body)

@@ -1,5 +1,6 @@
 """Spent outputs in a node's answers: parsed to the byte and to the satoshi, or not at all."""
 
+import time
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -109,6 +110,9 @@ def test_read_spent_outputs_reports_what_is_wrong(answer: bytes, message: str) -
         (Decimal("0.1"), 10_000_000),
         (Decimal("20999999.97690001"), 2_099_999_997_690_001),
         (50, 5_000_000_000),
+        (Decimal("0." + "1" + "0" * 60), 10_000_000),
+        (Decimal("0E+999990"), 0),
+        (Decimal("-0.0"), 0),
     ],
 )
 def test_satoshi_is_exact(bitcoins: object, expected: int) -> None:
@@ -124,12 +128,18 @@ def test_satoshi_of_every_amount(value: int) -> None:
 
 @pytest.mark.parametrize(
     "bitcoins",
-    [0.1, True, "1", None, Decimal("0.000000001"), Decimal("-0.1"), Decimal(21000001), Decimal("NaN")],
+    [
+        *(0.1, True, "1", None, Decimal("0.000000001"), Decimal("-0.1"), Decimal(21000001), Decimal("NaN")),
+        *(Decimal("1E+999990"), Decimal("-1E+999990"), Decimal("Infinity"), Decimal("1E-999990"), 10**400),
+        *(Decimal("0.00000001" + "0" * 30 + "1"), Decimal(21_000_000 * 10**8)),
+    ],
 )
 def test_satoshi_rejects(bitcoins: object) -> None:
-    """A float, a fraction of a satoshi and an impossible amount are rejected."""
+    """A float, a fraction of a satoshi and an impossible amount are rejected, at once."""
+    began = time.process_time()
     with pytest.raises((ValueError, ArithmeticError)):
         satoshi(bitcoins)
+    assert time.process_time() - began < 1
 
 
 def spending(value: object = Decimal("0.1"), script: str = "51") -> dict[str, Any]:

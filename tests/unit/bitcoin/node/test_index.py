@@ -8,6 +8,7 @@ import pytest
 from tests.unit.bitcoin.building import transaction as written
 from tests.unit.bitcoin.node.fakes import NO_INDEX, REGTEST, C, StubRpc, transaction
 from virtualchain.bitcoin.node import client, node
+from virtualchain.bitcoin.node.client import NotOffered
 from virtualchain.bitcoin.spending import capped
 from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.errors import MissingData, NodeError
@@ -119,6 +120,17 @@ def test_an_index_that_lacks_one_transaction(monkeypatch: pytest.MonkeyPatch) ->
     time.sleep(0.6)
     index = index_of(CREATED, SPENDING)
     assert source.spent_outputs(C, {3: txid})[3][1] == SpentOutput(7, b"\x51")
+
+
+@pytest.mark.parametrize("answer", [NO_INDEX, NotOffered("forbidden")], ids=["none", "forbidden"])
+def test_an_index_that_is_not_there_is_not_asked_for_every_block(answer: NodeError) -> None:
+    """Whether the node has none, or does not let us use it: what takes one looks elsewhere, and soon."""
+    stub = StubRpc(getrawtransaction=answer)
+    source = stub.source()
+    for _ in range(3):
+        with pytest.raises(MissingData, match=r"index of transactions|by their ids"):
+            source.transactions(["11" * 32])
+    assert len(stub.calls) == 1
 
 
 def test_too_many_transactions_for_the_index(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,6 +329,22 @@ def test_is_invalid(block_id: int, block_hash: str, expected: bool) -> None:
     assert stub.source().is_invalid(block_id, block_hash) is expected
 
 
+def test_many_invalid_branches_have_an_end() -> None:
+    """Whoever lists a hundred thousand of them keeps nobody busy for days; a near one is found."""
+    far = {"hash": C, "height": 4010, "branchlen": 4500, "status": "invalid"}
+    near = {"hash": B, "height": 11, "branchlen": 2, "status": "invalid"}
+
+    def parent(block_hash: str) -> dict[str, str]:
+        return {"previousblockhash": A if block_hash == B else C}
+
+    stub = StubRpc(getchaintips=[far] * 100_000, getblockheader=parent)
+    assert stub.source().is_invalid(10, A) is False
+    assert len(stub.calls) == 1 + 4000
+    stub = StubRpc(getchaintips=[*[far] * 1000, near], getblockheader=parent)
+    assert stub.source().is_invalid(10, A) is True
+    assert len(stub.calls) == 2
+
+
 def test_is_invalid_if_the_node_cannot_say() -> None:
     """Without getchaintips, no branch is called invalid."""
     assert StubRpc().source().is_invalid(10, A) is False

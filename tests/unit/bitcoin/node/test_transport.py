@@ -102,9 +102,24 @@ def test_a_json_answer_has_a_limit(
 def test_blocks_may_be_longer(scripted: ScriptedServer, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
     """What prints scripts has a limit of its own, after they were shortened."""
     monkeypatch.setattr(client, "LARGEST_ANSWER", 1000)
-    scripted.plan(result({"asm": "x" * 5000, "hex": "61" * 6000, "n": 1}), result("x" * 2000))
-    assert rpc.call("getblock", "00", 3)["hex"].startswith("6a0470170000")
-    assert len(rpc.call("getblock", "00", 0)) == 2000
+    scripted.plan(result({"asm": "x" * 5000, "hex": "61" * 6000, "n": 1, "text": "x" * 2000}))
+    answer = rpc.call("getblock", "00", 3)
+    assert answer["hex"].startswith("6a0470170000")
+    assert len(answer["text"]) == 2000
+    scripted.plan(result("x" * 2000))
+    with pytest.raises(NodeError, match="more than 1000 bytes: no Bitcoin node does that"):
+        rpc.call("getblock", "00", 0)  # in hex
+
+
+@pytest.mark.parametrize("over_rest", [True, False])
+def test_an_end_in_the_head_is_no_answer(scripted: ScriptedServer, rpc: Rpc, over_rest: bool) -> None:
+    """The head has no end, so it is not known whether there is a body: the question is asked again."""
+    scripted.plan(Reply(200, cuts_head=True), result("x"))
+    if over_rest:
+        with closing(Rest(rpc._url)) as rest:
+            assert rest.get("/rest/x", 1000) == result("x").body
+    else:
+        assert rpc.call("getblockcount") == "x"
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000, 3_000_000])
@@ -198,9 +213,14 @@ def test_heads_of_any_form_mean_the_same(monkeypatch: pytest.MonkeyPatch, answer
 @pytest.mark.parametrize(
     "start", [b"", HEAD, HEAD + b"x", HEAD[:20]], ids=["at once", "body", "middle", "head"]
 )
-def test_a_node_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
-    """Silence has its own clock, whichever part of the answer it interrupts."""
-    monkeypatch.setattr(client, "READ_TIMEOUT", 0.3)
+@pytest.mark.parametrize(
+    ("clock", "over_rest"), [("READ_TIMEOUT", True), ("ANSWER_TIME", True), ("ANSWER_TIME", False)]
+)
+def test_a_node_that_falls_silent_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, start: bytes, clock: str, over_rest: bool
+) -> None:
+    """Silence has its own clock, whichever part of the answer it interrupts, and heeds the other."""
+    monkeypatch.setattr(client, clock, 0.3)
     monkeypatch.setattr(client, "RETRY_TIME", 0.01)
     ended = threading.Event()
 
@@ -214,9 +234,10 @@ def test_a_node_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, s
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         started = time.monotonic()
-        url = read_url(f"http://127.0.0.1:{server.getsockname()[1]}")
-        with closing(Rest(url)) as rest, pytest.raises(NodeUnavailable, match="timed out"):
-            rest.get("/rest/x", 10_000)
+        url = read_url(f"http://u:p@127.0.0.1:{server.getsockname()[1]}")
+        rpc = Rpc(url, find_login(url, None, None))
+        with closing(Rest(url)) as rest, closing(rpc), pytest.raises(NodeUnavailable, match="timed out"):
+            rest.get("/rest/x", 10_000) if over_rest else rpc.call("getblockcount")
         assert time.monotonic() - started < 5
         ended.set()
 
