@@ -107,12 +107,12 @@ def backfill_chunk(
     try:
         return _search(deployment, source, contract, *unsearched[0])
     except (MissingData, NodeUnavailable):
-        if not _holds_tip(source, deployment):
+        if not holds_tip(source, deployment):
             return None
         raise
 
 
-def _holds_tip(source: BlockSource, deployment: Deployment) -> bool:
+def holds_tip(source: BlockSource, deployment: Deployment) -> bool:
     """Return whether the tape's tip is on the source's chain."""
     tip = deployment.tape.tip()
     return tip is None or source.headers_after(tip.block_id, tip.hash) is not None
@@ -148,7 +148,7 @@ def advance_chunk(deployment: Deployment, source: BlockSource, machine: Machine,
         with closing(scanned_blocks):
             deployment.advance_over(machine, scanned_blocks, listener)
     except MissingData:
-        if _holds_tip(source, deployment):
+        if holds_tip(source, deployment):
             raise
     return machine.cursor != before
 

@@ -378,19 +378,20 @@ class Deployment:
         for machine in list(self.running):
             if machine.cursor != block.block_id - 1:
                 continue
-            if machine.rests(block, magics):
-                machine.rest(block, transaction)
-                yield machine, None
-            else:
-                try:
-                    consensus_hash = machine.step(block, inputs, transaction)
-                except AppHalted as halted:
-                    transaction.begin()
-                    self._halt(machine, halted)
-                except BuildChanged:
-                    self._leave(machine)
+            try:
+                if machine.rests(block, magics):
+                    machine.rest(block, transaction)
+                    step = None
                 else:
-                    yield machine, Advanced(block, len(inputs), consensus_hash, machine.tally)
+                    consensus_hash = machine.step(block, inputs, transaction)
+                    step = Advanced(block, len(inputs), consensus_hash, machine.tally)
+            except AppHalted as halted:
+                transaction.begin()
+                self._halt(machine, halted)
+            except BuildChanged:
+                self._leave(machine)
+            else:
+                yield machine, step
 
     def lagging(self) -> list[Machine]:
         """Return the running apps that have not reached the tape's tip."""

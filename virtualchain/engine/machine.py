@@ -137,6 +137,7 @@ class Machine:
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
         self._priors.forget()
+        self.log.follows = None
         recorded = self._last_recorded = self.log.cursor()
         self.cursor = max(self.contract.start - 1, -1 if recorded is None else recorded)
         with self.answering():
@@ -270,7 +271,10 @@ class Machine:
         )
 
     def rest(self, block: Block, transaction: BlockTransaction) -> None:
-        """Do what `step` does for a block in which the app `rests`, in a fraction of the time."""
+        """Do what `step` does for a block in which the app `rests`, in a fraction of the time.
+
+        Raises BuildChanged if history is dropped, and somebody has swapped or dropped the build.
+        """
         block_id = block.block_id
         try:
             consensus_hash = self._priors.consensus_hash(block_id, EMPTY_OPS_HASH)
@@ -280,9 +284,9 @@ class Machine:
             raise
         state_hash = self._state.digest(block_id)
         snapshot = Snapshot(block_id, EMPTY_OPS_HASH, consensus_hash, state_hash)
-        transaction.rest(self.place, snapshot)
+        transaction.rest(self.place, snapshot, follows=self.log.follows is not None)
         self._compare(block, snapshot)
-        self.cursor = block_id
+        self.cursor = self.log.follows = block_id
         self.tally = NOTHING
 
     def step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
@@ -448,9 +452,11 @@ class Machine:
             ops_hash = verdicts.ops_hash()
             consensus_hash = self._priors.consensus_hash(block.block_id, ops_hash)
         snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
-        transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot))
+        follows = self.log.follows is not None
+        transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot, follows))
         self._compare(block, snapshot)
         self._prune(block.block_id, transaction)
+        self.log.follows = block.block_id
         return consensus_hash
 
     def _prune(self, block_id: int, transaction: BlockTransaction) -> None:
@@ -460,6 +466,7 @@ class Machine:
         oldest = block_id - self._history
         if oldest >= self.contract.start:
             transaction.begin()
+            self.log.hold(is_live=self.place.is_live)
             self._state.prune(oldest, self.log.history_from())
             self.log.set_history_from(oldest)
 

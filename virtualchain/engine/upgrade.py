@@ -13,14 +13,14 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.engine.backfill import backfill_chunk, scan_for
+from virtualchain.engine.backfill import backfill_chunk, holds_tip, scan_for
 from virtualchain.engine.compare import Difference, first_difference
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import put_in_place
 from virtualchain.engine.versions import build_beside, drop, naming_dependents
-from virtualchain.errors import AppHalted, InUse, NodeUnavailable, UsageError
+from virtualchain.errors import AppHalted, InUse, MissingData, NodeUnavailable, UsageError
 from virtualchain.model import Block, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.builds import Build, builds, is_by, live_build
@@ -72,7 +72,7 @@ def upgrade(
             _search(deployment, contract, source(), listener)
 
         def fetch(contract: Contract, headers: Sequence[Block]) -> Generator[ScannedBlock, None, None]:
-            return scan_for(deployment, contract, source(), headers)
+            return _fetch(deployment, contract, source(), headers)
 
         try:
             now = build_beside(url, contract, name, options, listener, search, fetch)
@@ -108,13 +108,30 @@ def _search(
         if searched is None and contract.tracks is not None:
             return  # the rest is fetched block by block, as its state decides what it sees
         if searched is None:
-            raise NodeUnavailable(
-                "the node does not have the tape's last block now: it lags, or is on another branch; "
-                "run it again when the node has it"
-            )
+            raise _lags()
         first, last = searched
         message = f"app {contract.name}: blocks {first} to {last} were searched for its inputs"
         listener.on_wait(Notice(message, "app_joins", app=contract.name, first=first, last=last))
+
+
+def _fetch(
+    deployment: Deployment, contract: Contract, source: BlockSource, headers: Sequence[Block]
+) -> Generator[ScannedBlock, None, None]:
+    """Fetch blocks for an app that tracks outputs; close the generator to stop early."""
+    try:
+        with closing(scan_for(deployment, contract, source, headers)) as scanned_blocks:
+            yield from scanned_blocks
+    except (MissingData, NodeUnavailable) as error:
+        if holds_tip(source, deployment):
+            raise
+        raise _lags() from error
+
+
+def _lags() -> NodeUnavailable:
+    return NodeUnavailable(
+        "the node does not have the tape's last block now: it lags, or is on another branch; "
+        "run it again when the node has it"
+    )
 
 
 def _name(connection: psycopg.Connection, contract: Contract) -> str:

@@ -45,6 +45,8 @@ class Taken(NamedTuple):
     ops: OpRows
     rejections: RejectionRows
     snapshot: Snapshot
+    follows: bool
+    """Whether the log must have the block before."""
 
 
 class _Part(NamedTuple):
@@ -172,18 +174,19 @@ class BlockTransaction:
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
-        part = _Part(taken.place, taken.ops, taken.rejections, _snapshot_row(taken.place, taken.snapshot))
+        row = _snapshot_row(taken.place, taken.snapshot, follows=taken.follows)
+        part = _Part(taken.place, taken.ops, taken.rejections, row)
         self._taken.append(part)
         self._gather_log(part)
 
-    def rest(self, place: Place, snapshot: Snapshot) -> None:
+    def rest(self, place: Place, snapshot: Snapshot, *, follows: bool) -> None:
         """Have the log show that a build took the block, in which nothing was for it."""
-        self._taken.append(_Part(place, None, None, _snapshot_row(place, snapshot)))
+        self._taken.append(_Part(place, None, None, _snapshot_row(place, snapshot, follows=follows)))
 
     def commit(self) -> set[Place]:
         """Write the rows, and end the transaction; return the builds that could not take the block.
 
-        Somebody has swapped or dropped them, so there is no snapshot of them. Raises psycopg.Error, with
+        Somebody has swapped or dropped them, so they get no snapshot any more. Raises psycopg.Error, with
         SQLSTATE VC001 if a new block is not the tip's child.
         """
         self.send_commit()
@@ -331,10 +334,10 @@ def _hex(data: bytes | None) -> str:
     return "null" if data is None else f'"{data.hex()}"'
 
 
-def _snapshot_row(place: Place, snapshot: Snapshot) -> str:
+def _snapshot_row(place: Place, snapshot: Snapshot, *, follows: bool) -> str:
     state_hash = "null" if snapshot.state_hash is None else f'"{snapshot.state_hash}"'
-    number = _hex(snapshot.state_number)
-    return f'[{_place_text(place)},"{snapshot.ops_hash}","{snapshot.consensus_hash}",{state_hash},{number}]'
+    hashes = f'"{snapshot.ops_hash}","{snapshot.consensus_hash}",{state_hash},{_hex(snapshot.state_number)}'
+    return f"[{_place_text(place)},{hashes},{'true' if follows else 'false'}]"
 
 
 @lru_cache(maxsize=64)

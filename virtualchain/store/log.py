@@ -150,6 +150,8 @@ class AppLog:
         self._pipeline = pipeline_of(connection)
         self.app = app
         self.build = build
+        self.follows: int | None = None
+        """The block that this process has added last: whoever adds the next one requires that it is there."""
         self._place = {"app": app, "build": build}
 
     def set_status(
@@ -183,18 +185,22 @@ class AppLog:
         """Keep others from swapping or dropping the build until the transaction ends.
 
         Raises BuildChanged if somebody already has: it is gone, or the views show it although it was not
-        `is_live`, or the other way round.
+        `is_live`, or the other way round, or that was so meanwhile, so that the log lacks block `follows`.
         """
         answer = self.ask_hold()
         self._pipeline.wait()
         self.check_hold(answer, is_live=is_live)
+        if not answer.rows()[0][1]:
+            raise BuildChanged(
+                f"another process swapped build {self.build} of app {self.app}, and back again"
+            )
 
     def ask_hold(self) -> Answer:
         """Send the question of `hold`; the answer is for `check_hold`."""
-        return self._pipeline.run(_HOLD, self._place)
+        return self._pipeline.run(_HOLD, {**self._place, "follows": self.follows})
 
     def check_hold(self, answer: Answer, *, is_live: bool) -> None:
-        """Raise what `hold` raises, from the answer to `ask_hold`."""
+        """Raise what `hold` raises, from the answer to `ask_hold`, but for a block that the log lacks."""
         row = next(iter(answer.rows()), None)
         if row is None:
             raise BuildChanged(f"build {self.build} of app {self.app} was dropped by another process")
@@ -204,7 +210,7 @@ class AppLog:
 
     def keep(self, *, is_live: bool) -> None:
         """Send what `hold` does, without asking: everything that follows fails if the build has changed."""
-        self._pipeline.run(_KEEP, {**self._place, "is_live": is_live})
+        self._pipeline.run(_KEEP, {**self._place, "follows": self.follows, "is_live": is_live})
 
     def history_from(self) -> int:
         """Return the block from which on history is kept."""

@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from virtualchain.errors import InvalidApp
+from virtualchain.store.failures import is_transient
 from virtualchain.store.sql import queries
 
 _Q = queries("projections")
@@ -97,7 +98,8 @@ def install(
     """Create the schema, tables and history of one build of an app; `schema` is that of its views.
 
     `tracks` names the table whose outputs the app tracks. Needs a transaction of its own. Raises InvalidApp
-    if the DDL fails, or makes something that cannot be rolled back or would differ between nodes.
+    if the DDL fails, or makes something that cannot be rolled back or would differ between nodes, and
+    psycopg.Error for a transient fault of the database.
     """
     tables = build_schema(schema, build)
     create_schema(connection, app, tables)
@@ -116,6 +118,8 @@ def install(
         try:
             _add_history(connection, projection)
         except psycopg.Error as error:
+            if is_transient(error):
+                raise
             raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
     identify_rows(connection, tables)
     return installed
@@ -213,6 +217,8 @@ def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
         block = sql.SQL("BEGIN EXECUTE {ddl}; END").format(ddl=sql.Literal(ddl)).as_string(connection)
         connection.execute(sql.SQL("DO {block}").format(block=sql.Literal(block)))
     except (psycopg.Error, UnicodeEncodeError) as error:
+        if is_transient(error):
+            raise
         message = _message_with_line(error, ddl)
         raise InvalidApp(f"app {app}: its projections cannot be created: {message}") from error
     changed = sorted(name for name, _ in _session_settings(connection) ^ before)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -22,13 +23,15 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 from virtualchain.checkpoint import apply as checkpoints
 from virtualchain.checkpoint.create import create
-from virtualchain.engine.deployment import Deployment
+from virtualchain.engine import engine as indexer
+from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.versions import build_beside, drop, remove, swap
-from virtualchain.errors import BuildChanged, InUse
+from virtualchain.errors import BuildChanged, DatabaseUnavailable, InUse
+from virtualchain.model import ScannedBlock
 from virtualchain.reading import views
-from virtualchain.store import giving_way
+from virtualchain.store import giving_way, projections
 from virtualchain.store.database import connect_builder, connect_migrator, connect_writer
 from virtualchain.testing import FakeNode
 
@@ -308,6 +311,123 @@ def test_a_writer_survives_the_swap_and_drop_of_its_build(
     assert (swapped["name"], swapped["build"]) == ("texts", "v2")
     assert swapped["block_id"] in {110, 111}
     assert query(ORPHANS) == []
+
+
+@pytest.mark.parametrize("payload", [None, b"vsotext"], ids=["rests", "judges"])
+@pytest.mark.parametrize("near_tip", [0, 1000], ids=["in flight", "waiting"])
+def test_a_build_that_was_swapped_and_back_takes_no_block(
+    fake_node: FakeNode,
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    make_build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    payload: bytes | None,
+    near_tip: int,
+) -> None:
+    """It lacks the blocks of the time between, which the writer learns only after it has sent later ones."""
+    other = an_app()
+    other.name = "other"
+    settings = partial(
+        StateEngine, database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
+    )
+
+    def run() -> int:
+        with settings(an_app(), other) as engine:
+            return engine.build()
+
+    mine(fake_node, b"first")
+    run()
+    make_build(an_app("2"), "v2")
+    start = fake_node.height
+    fake_node.mine(n=10)
+    fake_node.mine([] if payload is None else [fake_node.send(payload)])
+    fake_node.mine(n=20)
+    monkeypatch.setattr(indexer, "NEAR_TIP", near_tip)
+    take = Deployment.take
+
+    def swapping(self: Deployment, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
+        for height, build in ((start + 8, "v2"), (start + 11, "1")):
+            if scanned.block.block_id == height:
+                time.sleep(0.2)  # the blocks before arrive
+                swap(database_url, "texts", build, state_folder=tmp_path)
+        return take(self, scanned, near_tip=near_tip)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Deployment, "take", swapping)
+        assert run() == fake_node.height
+    last = "SELECT max(block_id) AS last, count(*) AS n FROM vc.{} WHERE app = 'texts' AND build = '1'"
+    [row] = query(last.format("snapshots"))
+    assert row["last"] == start + 7
+    assert query(last.format("ops")) == [{"last": start, "n": 1}]
+    fake_node.mine()
+    assert run() == fake_node.height
+    [row] = query(last.format("snapshots"))
+    assert (row["last"], row["n"]) == (fake_node.height, fake_node.height + 1)
+    assert verify(database_url).faults == []
+
+
+def test_history_is_dropped_of_a_build_that_is_gone(
+    fake_node: FakeNode,
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    make_build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was for the app in that block, so nothing else has shown that; the others go on."""
+    other = an_app()
+    other.name = "other"
+    mine(fake_node, b"first")
+    take = Deployment.take
+    height = fake_node.height + 8
+
+    def dropping(self: Deployment, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
+        if scanned.block.block_id == height:
+            swap(database_url, "texts", "v2", state_folder=tmp_path)
+            drop(database_url, "texts", "1", state_folder=tmp_path)
+        return take(self, scanned, near_tip=near_tip)
+
+    with StateEngine(
+        *(an_app(), other),
+        database=database_url,
+        source=fake_node.url,
+        confirmations=0,
+        state_folder=tmp_path,
+        history=5,
+    ) as engine:
+        engine.build()
+        make_build(an_app("2"), "v2")
+        fake_node.mine(n=20)
+        monkeypatch.setattr(Deployment, "take", dropping)
+        assert engine.build() == fake_node.height
+        assert engine.halted() == {}
+    assert query("SELECT name, build FROM vc.apps ORDER BY 1") == [
+        {"name": "other", "build": "1"},
+        {"name": "texts", "build": "v2"},
+    ]
+
+
+@pytest.mark.parametrize("where", ["_run", "_add_history"])
+def test_a_session_that_is_lost_while_tables_are_made(
+    fake_node: FakeNode, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """It is a fault that passes, and none of the app's declarations."""
+    original, left = getattr(projections, where), [1]
+
+    def lose(connection: psycopg.Connection, *arguments: Any) -> Any:
+        if left:
+            left.clear()
+            with psycopg.connect(database_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+        return original(connection, *arguments)
+
+    monkeypatch.setattr(projections, where, lose)
+    settings: dict[str, Any] = {"database": database_url, "source": fake_node.url, "state_folder": tmp_path}
+    with pytest.raises(DatabaseUnavailable, match="terminating connection"):
+        StateEngine(an_app(), **settings)
+    with StateEngine(an_app(), confirmations=0, **settings) as engine:
+        assert engine.build() == fake_node.height
 
 
 def test_a_swap_while_an_app_catches_up_keeps_the_old_build(
