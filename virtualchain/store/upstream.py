@@ -20,7 +20,9 @@ from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.bitcoin.gate import check_header
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
+from virtualchain.bitcoin.layout import MOST_TRANSACTIONS
 from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.node import answers
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake, at_height
 from virtualchain.bitcoin.transaction import read_outputs, read_transaction, unpack_outputs, without_witness
@@ -32,6 +34,7 @@ from virtualchain.errors import (
     NodeUnavailable,
     StoreError,
     UpstreamLacks,
+    UsageError,
     quoted,
 )
 from virtualchain.model import (
@@ -110,8 +113,12 @@ class UpstreamSource:
 
     def tip(self) -> Tip:
         """Return the last block of its tape; below any block if that is empty."""
-        row = self._ask(lambda connection: connection.execute(_Q["tip"]).fetchone())
-        return Tip(-1, "") if row is None else Tip(*row)
+
+        def ask(connection: psycopg.Connection) -> Tip:
+            row = connection.execute(_Q["tip"]).fetchone()
+            return Tip(-1, "") if row is None else Tip(answers.height(row[0]), answers.block_hash(row[1]))
+
+        return self._ask(ask)
 
     def block_hash(self, block_id: int) -> str:
         """Return the hash of its block at a height; raises MissingData if it has none there."""
@@ -207,7 +214,7 @@ class UpstreamSource:
                     with connection.transaction():
                         if self._is_pooled:
                             pin_transaction(connection)
-                        return question(connection)
+                        return self._answered(question, connection)
                 except (psycopg.Error, StoreError) as error:
                     self._drop()
                     failure = self._failure(error)
@@ -219,6 +226,15 @@ class UpstreamSource:
                     raise
                 self._closing.wait(pause)
         raise AssertionError("the last attempt returns or raises")
+
+    def _answered(self, question: Callable[[psycopg.Connection], _T], connection: psycopg.Connection) -> _T:
+        """Ask, and turn the errors of taking rows apart that no deployment's views have into a NodeError."""
+        try:
+            return question(connection)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise NodeError(
+                f"{self} shows what no deployment does ({quoted(str(error))}): use another one, or a node"
+            ) from error
 
     def _failure(self, error: psycopg.Error | StoreError) -> NodeError:
         """Describe a failure: NodeUnavailable if a later attempt may succeed."""
@@ -260,7 +276,12 @@ class UpstreamSource:
             )
         if row is None:
             raise NodeUnavailable(f"{self} holds no deployment that has started yet")
-        follows = network(row[0])
+        try:
+            follows = network(row[0])
+        except (AttributeError, TypeError, UsageError) as error:
+            raise NodeError(
+                f"{self} follows {quoted(row[0])}, which is no network that is known here"
+            ) from error
         expected = self._network or follows
         if (follows.name, row[1]) != (expected.name, expected.genesis_hash):
             raise NodeError(
@@ -280,8 +301,13 @@ class UpstreamSource:
 
     def _headers(self, first: int, last: int) -> list[Block]:
         limits = {"first": first, "last": last}
-        rows = self._ask(lambda connection: connection.execute(_Q["headers"], limits).fetchall())
-        return [read_header(*row) for row in rows]
+
+        def ask(connection: psycopg.Connection) -> list[Block]:
+            rows = connection.execute(_Q["headers"], limits).fetchall()
+            with self._naming():
+                return [read_header(answers.height(block_id), header) for block_id, header in rows]
+
+        return self._ask(ask)
 
     # Inputs
 
@@ -309,7 +335,9 @@ class UpstreamSource:
         with connection.cursor(binary=True) as cursor:
             for each in cursor.execute(_Q["inputs"], {**stretch, "last": last}):
                 row = _Row(*each)
-                rows.setdefault(row.block_id, []).append(row)
+                of_block = rows.setdefault(row.block_id, [])
+                row.require_form(of_block[-1].txindex + 1 if of_block else 0)
+                of_block.append(row)
         return last - first + 1, rows
 
     def _searched(self, connection: psycopg.Connection, first: int, last: int, scanner: Scanner) -> int:
@@ -461,6 +489,17 @@ class _Row(NamedTuple):
     branch: bytes | None
     coinbase: bytes | None
     coinbase_branch: bytes | None
+
+    def require_form(self, lowest: int) -> None:
+        """Raise ValueError if a value has no type of the view's, or the place is none from `lowest` on."""
+        proof = (self.branch, self.coinbase, self.coinbase_branch)
+        values = (self.raw, self.spent, *self.magics, *(part for part in proof if part is not None))
+        if not all(isinstance(value, bytes) for value in values):
+            raise ValueError("a value of an input is not of bytes")
+        if not all(type(number) is int for number in (self.block_id, self.txindex, *(self.spent_at or ()))):
+            raise ValueError("a place is not a whole number")
+        if not lowest <= self.txindex < MOST_TRANSACTIONS:
+            raise ValueError(f"transaction {self.txindex} where one from {lowest} on is next")
 
 
 class _Spent:

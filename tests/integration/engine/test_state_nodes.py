@@ -263,6 +263,61 @@ def test_a_lying_upstream(small: str, clone: Clone, lie: str, level: str, compla
     assert rows(url, "SELECT count(*) FROM vc.inputs WHERE block_id >= 107") == [(0,)]
 
 
+STRANGE: Final = {
+    "inputs": {
+        "raw": ["NULL", "encode(raw, 'hex')"],
+        "txindex": [
+            "NULL",
+            "'x'",
+            "txindex::numeric",
+            "-1",
+            "300000000",
+            "2147483647",
+            "1::bigint << 40",
+            "3",
+        ],
+        "magics": ["NULL", "ARRAY[magics[1], NULL]", "magics[1]"],
+        "spent": ["NULL", "'x'::text"],
+        "spent_at": ["ARRAY['x']", "7", "ARRAY[NULL]::integer[]"],
+        "coinbase": ["1"],
+    },
+    "blocks": {
+        "header": ["NULL", "''::bytea", "encode(header, 'hex')"],
+        "block_id": ["block_id + (1::bigint << 40)", "block_id::text", "-block_id"],
+        "hash": ["NULL", "'x'", "7"],
+    },
+    "coverage": {"from_block": ["NULL", "'x'"], "until_block": ["'x'"]},
+    "deployment": {"network": ["NULL", "'moon'", "7"], "genesis_hash": ["NULL"]},
+    "writer": {"confirmations": ["'x'"]},
+}
+"""Expressions that stand for a column of a view of an upstream."""
+
+
+@pytest.mark.parametrize(
+    ("view", "column", "lie"),
+    [(view, column, lie) for view, of in STRANGE.items() for column, lies in of.items() for lie in lies],
+)
+def test_rows_that_no_deployment_has(small: str, clone: Clone, view: str, column: str, lie: str) -> None:
+    """An upstream is another's database, whose views may be anything: it is named, and nothing grows."""
+    upstream_url, url = clone(small), clone()
+    with psycopg.connect(upstream_url) as connection:
+        names = [
+            row[0]
+            for row in connection.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
+                [f"virtualchain.{view}"],
+            )
+        ]
+        shown = ", ".join(f"{lie if name == column else name} AS {name}" for name in names)
+        connection.execute(f"ALTER VIEW virtualchain.{view} RENAME TO honest".encode())
+        connection.execute(
+            f"CREATE VIEW virtualchain.{view} AS SELECT {shown} FROM virtualchain.honest".encode()
+        )
+    with pytest.raises(NodeError, match="upstream") as caught:
+        follow(url, upstream_url, PLAIN)
+    assert not isinstance(caught.value, UpstreamLacks)
+
+
 def test_what_an_upstream_lacks(small: str, fake_node: FakeNode, clone: Clone) -> None:
     """Nothing is derived from blocks that were not searched; once they are, the state node goes on."""
     url = clone()

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query, Run
 from tests.integration.engine.test_opaque_state import Ledger
+from tests.support.rides import rides_app
 from tests.support.tables import tables
 from virtualchain import App, Rejected, State, StateEngine, Text, first_op_return
 from virtualchain.app.declarations import read_contract
@@ -306,6 +307,25 @@ def test_what_no_digest_shows_is_put_in_place(
     assert done.difference is not None
     assert run(texts(check=limited)) == fake_node.height
     assert query("SELECT count(*) AS n FROM virtualchain.rejections WHERE step = 'check'") == [{"n": 2}]
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_an_upgrade_while_the_node_is_on_another_branch(
+    fake_node: FakeNode, run: Run, put_in_place: Upgrade, tracks: bool
+) -> None:
+    """The node lacks blocks of the tape then, as it does when it lags, and not because it has pruned them."""
+
+    def make(first: int) -> App:
+        if tracks:
+            return rides_app("rides", first_block_id=first)
+        return texts(magic=b"up" if first == START else b"UP")
+
+    fake_node.mine(n=10)
+    run(make(START))
+    fake_node.reorg(5, 1)
+    fake_node.mine(n=5)
+    with pytest.raises(NodeUnavailable, match="it lags, or is on another branch"):
+        put_in_place(make(START + 1))
 
 
 def test_an_app_with_an_opaque_state_is_put_in_place(
