@@ -20,7 +20,7 @@ from virtualchain.bitcoin.block import Scan
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.source import BlockSource, HeightSource, TransactionSource, at_height
-from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, binds, capped, stands_for
+from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, Capped, binds, capped, stands_for
 from virtualchain.bitcoin.transaction import read_outputs
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import Block, SenderLevel, SpentOutput, SpentOutputs, TxIn
@@ -83,28 +83,28 @@ class Senders:
         There, a source may report the substitute of a script of any size.
         """
         is_signed = reported.are_signed and scan.block.hash not in UNCHECKED_BLOCKS
-        unbound: dict[int, dict[int, tuple[TxIn, SpentOutput]]] = {}
+        unbound: dict[int, dict[int, TxIn]] = {}
         for txindex, pairs in _pairs(scan, reported):
             for place, (spending, output) in enumerate(pairs):
                 if not (is_signed and binds(output.script_pubkey, spending)):
-                    unbound.setdefault(txindex, {})[place] = spending, output
+                    unbound.setdefault(txindex, {})[place] = spending
         blocks: dict[int, str] = {}
-        spent = {each.txid for places in unbound.values() for each, _ in places.values()}
-        made = _transactions(source, spent)
+        made = _transactions(source, {each.txid for places in unbound.values() for each in places.values()})
         placed = _with_heights(source, scan, unbound) if made is None else SpentOutputs({})
         shown = dict(reported)
         for txindex, places in unbound.items():
-            outputs = list(reported[txindex])
             stated = [output.made_at for output in placed.get(txindex, ())]
-            for place, (spending, output) in places.items():
-                if made is not None:
-                    found = _compare(scan, txindex, spending, output, made[spending.txid])
-                else:
-                    made_at = stated[place] if place < len(stated) else None
-                    where = output._replace(made_at=made_at)
-                    found = self._find(source, scan, txindex, spending, where, blocks)
-                outputs[place] = output._replace(script_pubkey=found.script_pubkey)
-            shown[txindex] = capped(outputs)
+            cap = Capped().cap
+            outputs = []
+            for place, output in enumerate(reported[txindex]):
+                real, by = output, places.get(place)
+                if by is not None and made is not None:
+                    real = _compare(scan, txindex, by, output, made[by.txid])
+                elif by is not None:
+                    where = output._replace(made_at=stated[place] if place < len(stated) else None)
+                    real = self._find(source, scan, txindex, by, where, blocks)
+                outputs.append(output._replace(script_pubkey=cap(real.script_pubkey)))
+            shown[txindex] = outputs
         return SpentOutputs(shown, "bound", reported.counts, are_signed=reported.are_signed, made_in=blocks)
 
     def _proved(self, source: BlockSource, scan: Scan) -> SpentOutputs:

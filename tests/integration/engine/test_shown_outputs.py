@@ -54,7 +54,7 @@ def test_a_digest_does_not_stand_for_a_short_script(
 
 @pytest.mark.parametrize(("senders", "kind"), [("proved", "p2wpkh"), ("bound", "p2tr")])
 def test_a_height_has_one_block(build: Build, senders: str, kind: str) -> None:
-    """A block that never was in the chain is not hidden behind the tape's, shown at the same height."""
+    """A block that never was in the chain is not hidden by the tape's, shown at the same height."""
     bob, carol = key("bob", kind), key("carol", kind)
     with FakeNode() as node:
         first, second = (node.send(to=[(who, 100_000)], sender="dave") for who in (bob, carol))
@@ -75,7 +75,7 @@ def test_a_height_has_one_block(build: Build, senders: str, kind: str) -> None:
 
 
 def raise_height(node: FakeNode, txid: str, height: int, block_at: Callable[[str], str]) -> None:
-    """Say that a transaction was made at a height, and then change which block is there."""
+    """Have the node place a transaction at a height, and then change which block is there."""
     lied: list[int] = []
 
     def change(_: list[Any], result: Any) -> Any:

@@ -11,7 +11,13 @@ import psycopg
 import pytest
 
 from virtualchain.store.database import connect_writer
-from virtualchain.store.pipeline import Answer, EarlierFailed, Pipeline, pipeline_of
+from virtualchain.store.pipeline import (
+    _FLUSHED_TOGETHER,
+    Answer,
+    EarlierFailed,
+    Pipeline,
+    pipeline_of,
+)
 from virtualchain.store.sql import statement
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements"
@@ -232,14 +238,14 @@ def test_the_server_begins_before_it_is_waited_for(database_url: str, pipeline: 
             before = held()
             send()
             wait_for(before + 1)
-            for _ in range(3):
+            for _ in range(_FLUSHED_TOGETHER - 1):
                 send()
             assert held() == before + 1
             send()
-            wait_for(before + 5)
+            wait_for(before + 1 + _FLUSHED_TOGETHER)
             send()
             pipeline.wait()
-            assert held() == before + 6
+            assert held() == before + 2 + _FLUSHED_TOGETHER
 
 
 @pytest.mark.parametrize("prepared", range(195, 203))

@@ -82,7 +82,11 @@ def test_the_largest_op_is_as_large_in_every_shape(shape: str) -> None:
     st.dictionaries(
         st.text(max_size=3),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=3),
             lambda inner: (
                 st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
             ),

@@ -255,13 +255,18 @@ def satoshi(bitcoins: object, largest: int = MAX_MONEY) -> int:
     if isinstance(bitcoins, bool) or not isinstance(bitcoins, int | Decimal):
         raise ValueError(f"{quoted(bitcoins)} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
     value = Decimal(bitcoins)
-    if not 0 <= value <= largest:  # which an int of its many digits might have
+    if not 0 <= value <= largest:  # first, as an int of its digits might be very long
         raise ValueError(f"an output of {quoted(bitcoins)} bitcoins")
+    # Arithmetic would round to the precision of the thread's context, which an app can set for all threads.
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int), "it is finite"
-    if exponent < -8 and any(digits[exponent + 8 :]):
-        raise ValueError(f"{quoted(bitcoins)} bitcoins are not a whole number of satoshi")
-    return _plausible(int(value.scaleb(8)), largest)
+    shift = exponent + 8
+    if shift < 0:
+        if any(digits[shift:]):
+            raise ValueError(f"{quoted(bitcoins)} bitcoins are not a whole number of satoshi")
+        digits = digits[:shift]
+    number = int("".join(map(str, digits)) or "0")
+    return _plausible(number * 10**shift if number and shift > 0 else number, largest)
 
 
 def _plausible(value: int, largest: int) -> int:

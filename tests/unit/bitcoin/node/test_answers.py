@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -118,6 +118,13 @@ def test_read_spent_outputs_reports_what_is_wrong(answer: bytes, message: str) -
 def test_satoshi_is_exact(bitcoins: object, expected: int) -> None:
     """Amounts that a float cannot represent are exact to the satoshi."""
     assert satoshi(bitcoins) == expected
+
+
+def test_satoshi_does_not_depend_on_the_precision_of_decimals() -> None:
+    """An app may set it for all threads to come."""
+    with localcontext() as context:
+        context.prec = 3
+        assert satoshi(Decimal("20999999.97690001")) == 2_099_999_997_690_001
 
 
 @given(st.integers(0, MAX_MONEY))
