@@ -85,9 +85,9 @@ class Senders:
         is_signed = reported.are_signed and scan.block.hash not in UNCHECKED_BLOCKS
         unbound: dict[int, dict[int, TxIn]] = {}
         for txindex, pairs in _pairs(scan, reported):
-            for place, (spending, output) in enumerate(pairs):
-                if not (is_signed and binds(output.script_pubkey, spending)):
-                    unbound.setdefault(txindex, {})[place] = spending
+            for place, (each, output) in enumerate(pairs):
+                if not (is_signed and binds(output.script_pubkey, each)):
+                    unbound.setdefault(txindex, {})[place] = each
         blocks: dict[int, str] = {}
         made = _transactions(source, {each.txid for places in unbound.values() for each in places.values()})
         placed = _with_heights(source, scan, unbound) if made is None else SpentOutputs({})
@@ -97,12 +97,12 @@ class Senders:
             cap = Capped().cap
             outputs = []
             for place, output in enumerate(reported[txindex]):
-                real, by = output, places.get(place)
-                if by is not None and made is not None:
-                    real = _compare(scan, txindex, by, output, made[by.txid])
-                elif by is not None:
+                real, spending = output, places.get(place)
+                if spending is not None and made is not None:
+                    real = _compare(scan, txindex, spending, output, made[spending.txid])
+                elif spending is not None:
                     where = output._replace(made_at=stated[place] if place < len(stated) else None)
-                    real = self._find(source, scan, txindex, by, where, blocks)
+                    real = self._find(source, scan, txindex, spending, where, blocks)
                 outputs.append(output._replace(script_pubkey=cap(real.script_pubkey)))
             shown[txindex] = outputs
         return SpentOutputs(shown, "bound", reported.counts, are_signed=reported.are_signed, made_in=blocks)

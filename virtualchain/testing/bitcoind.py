@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,11 @@ class Bitcoind:
 
     def __init__(self, program: Path, *arguments: str) -> None:
         """Start a node; `arguments` override the defaults. Raises NodeError if it does not come up."""
-        for is_last in (False, False, True):
-            try:
+        for _ in range(2):
+            with suppress(_PortTaken):
                 self._start_anew(program, arguments)
-            except _PortTaken:
-                if is_last:
-                    raise
-            else:
                 return
+        self._start_anew(program, arguments)
 
     def _start_anew(self, program: Path, arguments: tuple[str, ...]) -> None:
         """Start a node in a new folder, at a port that is free now."""

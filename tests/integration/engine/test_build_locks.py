@@ -18,7 +18,7 @@ import pytest
 from tests.integration.conftest import Query, Run
 from tests.integration.engine.test_versions import an_app, mine
 from tests.support.listening import once_at
-from virtualchain import StateEngine
+from virtualchain import App, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 from virtualchain.checkpoint import apply as checkpoints
@@ -41,6 +41,24 @@ ORPHANS = " UNION ALL ".join(
     "AND a.build = r.build WHERE a.name IS NULL"
     for table in LOG
 )
+
+
+def another() -> App:
+    """Make a second app with the same inputs."""
+    app = an_app()
+    app.name = "other"
+    return app
+
+
+def before_each_block(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Do something before a deployment takes a block, given its height."""
+    take = Deployment.take
+
+    def acting(self: Deployment, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
+        act(scanned.block.block_id)
+        return take(self, scanned, near_tip=near_tip)
+
+    monkeypatch.setattr(Deployment, "take", acting)
 
 
 @pytest.mark.parametrize("table", LOG)
@@ -281,8 +299,7 @@ def test_a_writer_survives_the_swap_and_drop_of_its_build(
     """
     for number in range(20):
         mine(fake_node, b"t%d" % number)
-    other = an_app()
-    other.name = "other"
+    other = another()
     last: list[int] = []
 
     def act(progress: Progress) -> None:
@@ -326,8 +343,7 @@ def test_a_build_that_was_swapped_and_back_takes_no_block(
     near_tip: int,
 ) -> None:
     """It lacks the blocks of the time between, which the writer learns only after it has sent later ones."""
-    other = an_app()
-    other.name = "other"
+    other = another()
     settings = partial(
         StateEngine, database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
     )
@@ -344,17 +360,15 @@ def test_a_build_that_was_swapped_and_back_takes_no_block(
     fake_node.mine([] if payload is None else [fake_node.send(payload)])
     fake_node.mine(n=20)
     monkeypatch.setattr(indexer, "NEAR_TIP", near_tip)
-    take = Deployment.take
 
-    def swapping(self: Deployment, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
-        for height, build in ((start + 8, "v2"), (start + 11, "1")):
-            if scanned.block.block_id == height:
-                time.sleep(0.2)  # the blocks before arrive
-                swap(database_url, "texts", build, state_folder=tmp_path)
-        return take(self, scanned, near_tip=near_tip)
+    def swap_at(block_id: int) -> None:
+        build = {start + 8: "v2", start + 11: "1"}.get(block_id)
+        if build is not None:
+            time.sleep(0.2)  # the blocks before arrive
+            swap(database_url, "texts", build, state_folder=tmp_path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Deployment, "take", swapping)
+        before_each_block(patched, swap_at)
         assert run() == fake_node.height
     last = "SELECT max(block_id) AS last, count(*) AS n FROM vc.{} WHERE app = 'texts' AND build = '1'"
     [row] = query(last.format("snapshots"))
@@ -376,17 +390,14 @@ def test_history_is_dropped_of_a_build_that_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing was for the app in that block, so nothing else has shown that; the others go on."""
-    other = an_app()
-    other.name = "other"
+    other = another()
     mine(fake_node, b"first")
-    take = Deployment.take
     height = fake_node.height + 8
 
-    def dropping(self: Deployment, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
-        if scanned.block.block_id == height:
+    def drop_at(block_id: int) -> None:
+        if block_id == height:
             swap(database_url, "texts", "v2", state_folder=tmp_path)
             drop(database_url, "texts", "1", state_folder=tmp_path)
-        return take(self, scanned, near_tip=near_tip)
 
     with StateEngine(
         *(an_app(), other),
@@ -399,7 +410,7 @@ def test_history_is_dropped_of_a_build_that_is_gone(
         engine.build()
         make_build(an_app("2"), "v2")
         fake_node.mine(n=20)
-        monkeypatch.setattr(Deployment, "take", dropping)
+        before_each_block(monkeypatch, drop_at)
         assert engine.build() == fake_node.height
         assert engine.halted() == {}
     assert query("SELECT name, build FROM vc.apps ORDER BY 1") == [
