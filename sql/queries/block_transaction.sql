@@ -23,19 +23,20 @@ COMMIT;
 ROLLBACK;
 
 -- name: add_rows
--- Append what a block adds to tape and log; return the builds that have taken it. One that somebody has swapped or dropped meanwhile does not, nor one that has not taken the block before, if it follows that: it was swapped then, and back. Of the parts below come those for which there are rows.
+-- Append what a block adds to tape and log. A build that somebody has swapped or dropped meanwhile does not take it: it has another epoch, or none. Of the parts below come those for which there are rows.
 WITH {parts}held AS (
     SELECT row FROM jsonb_array_elements(%(snapshots)s::jsonb) AS row
-    JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.is_live = (row -> 2)::boolean
-    WHERE NOT (row -> 7)::boolean
-        OR EXISTS (SELECT FROM vc.snapshots AS s WHERE s.app = a.name AND s.build = a.build AND s.block_id = %(block_id)s - 1)
+    JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.epoch = (row -> 2)::bigint
     FOR KEY SHARE OF a
 )
 INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)
 SELECT row ->> 0, row ->> 1, %(block_id)s, decode(row ->> 3, 'hex'), decode(row ->> 4, 'hex'),
     decode(row ->> 5, 'hex'), decode(row ->> 6, 'hex')
-FROM held
-RETURNING app, build;
+FROM held;
+
+-- name: epochs
+-- The epochs of all builds.
+SELECT name, build, epoch FROM vc.apps;
 
 -- name: block
 -- A part of the one above: the block.

@@ -114,11 +114,11 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
 
 -- name: retire
 -- Take the live build of this app out of use.
-UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;
+UPDATE vc.apps SET is_live = false, epoch = DEFAULT, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;
 
 -- name: make_live
 -- Make this build the app's live one.
-UPDATE vc.apps SET is_live = true WHERE name = %(app)s AND build = %(build)s;
+UPDATE vc.apps SET is_live = true, epoch = DEFAULT WHERE name = %(app)s AND build = %(build)s;
 
 -- name: forget_code
 -- Remove an app from those whose code the last writer had.

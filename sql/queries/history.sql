@@ -37,12 +37,12 @@ DELETE FROM {history} WHERE until_block > $1;
 DELETE FROM {births} WHERE since_block > $1;
 
 -- name: prune_history
--- Drop rows that were replaced up to block $1; those before $2 were dropped earlier, but stay on disk while a reader's snapshot needs them, so they are not scanned again.
-DELETE FROM {history} WHERE until_block BETWEEN $2 AND $1;
+-- Drop rows that build $3 of app $2 replaced up to block $1; those dropped earlier stay on disk while a reader's snapshot needs them, so they are not scanned again.
+DELETE FROM {history} WHERE until_block BETWEEN (SELECT history_from FROM vc.apps WHERE name = $2 AND build = $3) AND $1;
 
 -- name: prune_births
--- Drop the record of what was made up to block $1; what is before $2 was dropped earlier.
-DELETE FROM {births} WHERE since_block BETWEEN $2 AND $1;
+-- Drop the record of what it made up to block $1, in the same way.
+DELETE FROM {births} WHERE since_block BETWEEN (SELECT history_from FROM vc.apps WHERE name = $2 AND build = $3) AND $1;
 
 -- name: newest
 -- The last block that changed one projection, as far as history goes.

@@ -4,18 +4,18 @@ SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, is_live, firs
     status, error
 FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
 
+-- name: epoch
+-- A build's epoch, provided that it is live, or is not.
+SELECT epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s AND is_live = %(is_live)s;
+
 -- name: hold
--- Whether a build is live, and whether its log has a block, unless that is null; until the transaction ends, nobody swaps or drops it.
-SELECT is_live, %(follows)s::integer IS NULL
-    OR EXISTS (SELECT FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id = %(follows)s::integer)
-FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE;
+-- Whether a build is live, and its epoch; until the transaction ends, nobody swaps or drops it.
+SELECT is_live, epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE;
 
 -- name: keep
--- As `hold`, for whoever does not wait for the answer: it fails (22012) if the build is gone, or is live and should not be, or the other way round, or its log lacks the block.
-SELECT 1 / CASE WHEN (SELECT is_live FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE) = %(is_live)s
-    AND (%(follows)s::integer IS NULL
-        OR EXISTS (SELECT FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id = %(follows)s::integer))
-    THEN 1 ELSE 0 END;
+-- As `hold`, for whoever does not wait for the answer: it fails (VC008) if the build is gone, or has another epoch.
+SELECT CASE WHEN (SELECT epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE) IS DISTINCT FROM %(epoch)s
+    THEN vc.refuse_build(%(app)s, %(build)s) END;
 
 -- name: set_status
 -- Set the status of a build, and the reason if it is halted; on request only if the build is live.

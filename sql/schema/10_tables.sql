@@ -151,6 +151,7 @@ CREATE TABLE vc.apps (
     tracking bytea CHECK (octet_length(tracking) = 32),
     tracking_from integer CHECK (tracking_from >= 0),
     unexpected jsonb,
+    epoch bigint GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (name, build)
 );
 CREATE UNIQUE INDEX apps_live ON vc.apps (name) WHERE is_live;
@@ -178,6 +179,7 @@ COMMENT ON COLUMN vc.apps.last_code_digest IS 'SHA-256 of the code that ran it l
 COMMENT ON COLUMN vc.apps.tracking IS 'For an app that tracks outputs, the SHA-256 of the rules and the code that decide which; the tape has what it spends from tracking_from up to its cursor.';
 COMMENT ON COLUMN vc.apps.tracking_from IS 'The first block that was taken by these rules and this code.';
 COMMENT ON COLUMN vc.apps.unexpected IS 'How its digests differ from those that are expected of it: block_id, digest, expected, found, origin; null if they do not.';
+COMMENT ON COLUMN vc.apps.epoch IS 'A number that is new whenever the views begin or cease to show the build: a process that began to write under another one adds nothing to its log.';
 COMMENT ON COLUMN vc.apps.serial IS 'Number of the build: unlike its name, it is never used again in this database.';
 
 CREATE FUNCTION vc.tracking_rule(app text, tracking bytea) RETURNS text

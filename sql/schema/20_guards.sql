@@ -73,6 +73,14 @@ END;
 $$;
 COMMENT ON FUNCTION vc.keep_build() IS 'Keeps a build while the log has rows of it.';
 
+CREATE FUNCTION vc.refuse_build(app text, build text) RETURNS integer
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'another process has swapped or dropped build % of app %', build, app USING ERRCODE = 'VC008';
+END;
+$$;
+COMMENT ON FUNCTION vc.refuse_build(text, text) IS 'Raises an error: a block that was sent ahead is of a build that has another epoch now, or is gone.';
+
 -- Foreign keys would look up the build for every row, which takes a tenth of the time of a block. Whoever appends whole
 -- blocks has locked the builds, and says so with the setting virtualchain.appends.
 CREATE TRIGGER require_block AFTER INSERT OR UPDATE OF block_id ON vc.inputs

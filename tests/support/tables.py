@@ -16,13 +16,13 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
     """Read every table of a database, the engine's and the apps', as sorted lists of rows.
 
     With `versions`, each row includes its location and the transaction that wrote it, so that a row which was
-    rewritten with the same values differs. Without, what differs between sources is left out, and the serial
-    numbers of builds. What a writer reports of itself is left out.
+    rewritten with the same values differs. Without, what differs between sources is left out, and serial
+    numbers and epochs of builds. What a writer reports of itself is left out.
     """
     row = sql.SQL(
         "format('%s %s %s', t.ctid, t.xmin, t)"
         if versions
-        else "(to_jsonb(t) - '{evidence,branch,serial}'::text[])::text"
+        else "(to_jsonb(t) - '{evidence,branch,serial,epoch}'::text[])::text"
     )
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
@@ -45,7 +45,16 @@ _MAY_DIFFER = (
     "vc.writer",
 )
 """Tables that may differ between two deployments with the same result."""
-_OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest", "serial", "evidence", "branch"]
+_OWN_COLUMNS = [
+    "build",
+    "history_from",
+    "code_digest",
+    "last_code_digest",
+    "serial",
+    "epoch",
+    "evidence",
+    "branch",
+]
 """Columns that may differ; the code does if a test makes an app fail at a chosen moment, and what shows that
 senders are right depends on the source."""
 _PRUNED_BY = {"_history": "until_block", "_births": "since_block"}

@@ -309,7 +309,8 @@ class Deployment:
         self._waits = False
         self._in_flight.append(_Flight(transaction, block, len(inputs), advanced))
         if len(self._in_flight) > _MOST_IN_FLIGHT:
-            self._wait()
+            with self._clock.stage("commit"):
+                self._in_flight[_MOST_IN_FLIGHT // 2].transaction.wait_until_taken()
         landed = list(self._landed())
         if near_tip:
             self.notifier.block(block)

@@ -52,7 +52,7 @@ from virtualchain.model import Block, OnUnexpected, Reorg, SenderLevel, Verifica
 from virtualchain.notices import Notice
 from virtualchain.settings import HISTORY, Policy, verification
 from virtualchain.store.database import Lineage, redact, resolve
-from virtualchain.store.failures import PAUSES, store_error
+from virtualchain.store.failures import PAUSES, is_of_changed_build, store_error
 from virtualchain.store.migrate import migrate
 from virtualchain.store.patience import Patience
 from virtualchain.store.rollback import Undone
@@ -280,8 +280,11 @@ class StateEngine(Answering):
         """Continue in a new session after a fault that passes; raise StoreError if it does not.
 
         If values of one app may cause it again and again, that app is halted alone, provided that the others
-        can take the block.
+        can take the block. A build that was swapped or dropped is no fault: the new session finds it out.
         """
+        if is_of_changed_build(error):
+            self._reopen(PAUSES)
+            return
         failure = StoreError.from_database(error)
         machine = self._deployment.interrupted()
         place = None if machine is None else (machine.contract.name, machine.cursor + 1)
@@ -290,6 +293,9 @@ class StateEngine(Answering):
             raise failure from error
         self._listener.on_wait(Notice(f"{failure}; trying again", "database_failed"))
         self._reopen(retry.pauses)
+        self.measures.reconnect("database")
+        message = f"connected again to the database {redact(self._url)}"
+        self._listener.on_wait(Notice(message, "database_connected"))
         if retry.condemns and machine is not None:
             try:
                 self._deployment.condemn(machine, error)
@@ -442,7 +448,7 @@ class StateEngine(Answering):
         return deployment
 
     def _reopen(self, pauses: Sequence[float]) -> None:
-        """Get a new session after a transient fault; all work in progress is discarded.
+        """Get a new session; all work in progress is discarded.
 
         A follower waits for a database that cannot be reached without end, until `stop`.
         """
@@ -462,9 +468,6 @@ class StateEngine(Answering):
                     if not self._listener.may_continue() or (attempt + 1 >= len(pauses) and not waits):
                         raise
                     self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
-        self.measures.reconnect("database")
-        message = f"connected again to the database {redact(self._url)}"
-        self._listener.on_wait(Notice(message, "database_connected"))
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""

@@ -239,7 +239,7 @@ class _ForeseenBlock(BlockTransaction):
         """Do nothing: the transaction has begun."""
 
     @contextmanager
-    def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:  # noqa: ARG002 - nobody is kept from anything
+    def part(self, log: AppLog) -> Iterator[None]:  # noqa: ARG002 - nobody is kept from anything
         """Undo what is done inside if it fails."""
         with self._pipeline.savepoint():
             yield

@@ -106,7 +106,7 @@ class Machine:
         """What `look` has found for the next block."""
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
-        self.place = Place(contract.name, build, is_live)
+        self._is_live = is_live
         self.magics: Final = frozenset(contract.magics)
         self._may_rest = (
             contract.get_state is None and contract.proceed is None and not must_judge(contract, ())
@@ -137,7 +137,8 @@ class Machine:
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
         self._priors.forget()
-        self.log.follows = None
+        self.log.join(is_live=self._is_live)  # first: what is read then may already be of a later epoch
+        self.place = Place(self.contract.name, self.build, self.log.epoch)
         recorded = self._last_recorded = self.log.cursor()
         self.cursor = max(self.contract.start - 1, -1 if recorded is None else recorded)
         with self.answering():
@@ -192,7 +193,7 @@ class Machine:
     def _commit(self, transaction: BlockTransaction) -> None:
         with self._clock.stage("commit"):
             if transaction.commit():
-                self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
+                self.log.hold()  # says what somebody did to the build
 
     def look(
         self, block: Block, inputs: dict[int, Input], rest: RestOfBlock, transaction: BlockTransaction
@@ -244,7 +245,7 @@ class Machine:
             return Looked(candidates, count, tracked)
         assert isinstance(self._state, TableState), "only an app with tables tracks outputs"
         rows = self._state.db_state.rows
-        with transaction.part(self.log, is_live=self.place.is_live):
+        with transaction.part(self.log):
             answer = rows.ask_at(outpoints)
             transaction.wait()
             tracked.before, tracked.rows = rows.outputs_in(answer), answer.rows()
@@ -284,9 +285,9 @@ class Machine:
             raise
         state_hash = self._state.digest(block_id)
         snapshot = Snapshot(block_id, EMPTY_OPS_HASH, consensus_hash, state_hash)
-        transaction.rest(self.place, snapshot, follows=self.log.follows is not None)
+        transaction.rest(self.place, snapshot)
         self._compare(block, snapshot)
-        self.cursor = self.log.follows = block_id
+        self.cursor = block_id
         self.tally = NOTHING
 
     def step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
@@ -350,7 +351,7 @@ class Machine:
         """Judge in the app's part of the transaction, which is undone if that fails."""
         tracked = None if self.contract.tracks is None else mine.tracked
         guarded = nullcontext(self.contract) if self._guard is None else self._guard.watching(block.block_id)
-        with transaction.part(self.log, is_live=self.place.is_live), guarded as contract:
+        with transaction.part(self.log), guarded as contract:
             return judge(
                 contract,
                 self._state,
@@ -431,7 +432,7 @@ class Machine:
         build = self.log.ask_hold()  # the build first, then the block, as a rollback does
         held, recorded = self._tape.ask_hold(block), self.log.ask_cursor()
         transaction.wait()
-        self.log.check_hold(build, is_live=self.place.is_live)
+        self.log.check_hold(build)
         cursor = max((row[0] for row in recorded.rows()), default=-1)
         return bool(held.rows()) and max(self.contract.start - 1, cursor) == self._last
 
@@ -452,11 +453,9 @@ class Machine:
             ops_hash = verdicts.ops_hash()
             consensus_hash = self._priors.consensus_hash(block.block_id, ops_hash)
         snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
-        follows = self.log.follows is not None
-        transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot, follows))
-        self._compare(block, snapshot)
         self._prune(block.block_id, transaction)
-        self.log.follows = block.block_id
+        transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot))
+        self._compare(block, snapshot)
         return consensus_hash
 
     def _prune(self, block_id: int, transaction: BlockTransaction) -> None:
@@ -465,10 +464,9 @@ class Machine:
             return
         oldest = block_id - self._history
         if oldest >= self.contract.start:
-            transaction.begin()
-            self.log.hold(is_live=self.place.is_live)
-            self._state.prune(oldest, self.log.history_from())
-            self.log.set_history_from(oldest)
+            with transaction.part(self.log):
+                self._state.prune(oldest)
+                self.log.set_history_from(oldest)
 
     def _compare_with_record(self, block: Block, verdicts: Verdicts) -> str:
         """Compare a re-evaluated block with its record; return the recorded consensus hash.

@@ -87,8 +87,8 @@ class AppState(Protocol):
     def digest(self, block_id: int) -> str | None:
         """Return the state hash after a block, of which `leave` was the end if callbacks ran in it."""
 
-    def prune(self, oldest: int, pruned: int) -> None:
-        """Drop what only a rollback below block `oldest` would need; below `pruned` that is done already."""
+    def prune(self, oldest: int) -> None:
+        """Drop what only a rollback below block `oldest` would need."""
 
     def settle(self) -> None:
         """Move saved files into place; called once all blocks so far are on disk."""
@@ -181,9 +181,9 @@ class TableState:
             self._number, self._hash = self.number, digest_number(self.number)
         return self._hash
 
-    def prune(self, oldest: int, pruned: int) -> None:
+    def prune(self, oldest: int) -> None:
         """Drop old history."""
-        self._history.prune(oldest, pruned)
+        self._history.prune(oldest, self._log.app, self._log.build)
 
     def settle(self) -> None:
         """Do nothing: nothing lies outside the database."""
@@ -273,7 +273,7 @@ class OpaqueState:
             self._hash = digest
         return digest
 
-    def prune(self, oldest: int, pruned: int) -> None:  # noqa: ARG002 - files are few
+    def prune(self, oldest: int) -> None:
         """Drop old saved files."""
         self._files.prune(oldest)
 

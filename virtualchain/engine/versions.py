@@ -202,7 +202,9 @@ def _install(
         )
     else:
         with connection.transaction():
-            AppLog(connection, app, name).hold(is_live=False)
+            log = AppLog(connection, app, name)
+            log.join(is_live=False)
+            log.hold()
             identify(connection, build, contract)
     return contract_of_build(connection, contract, name)
 

@@ -31,11 +31,11 @@ _CHUNK_SIZE: Final = 400_000
 
 
 class Place(NamedTuple):
-    """A build of an app, and whether it is the live one."""
+    """A build of an app, in the epoch in which this process has joined it."""
 
     app: str
     build: str
-    is_live: bool
+    epoch: int
 
 
 class Taken(NamedTuple):
@@ -45,8 +45,6 @@ class Taken(NamedTuple):
     ops: OpRows
     rejections: RejectionRows
     snapshot: Snapshot
-    follows: bool
-    """Whether the log must have the block before."""
 
 
 class _Part(NamedTuple):
@@ -133,7 +131,7 @@ class BlockTransaction:
         return self._is_in_flight
 
     @contextmanager
-    def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
+    def part(self, log: AppLog) -> Iterator[None]:
         """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.
 
         With the first part the whole transaction is undone, and begun again. Raises BuildChanged as
@@ -144,7 +142,7 @@ class BlockTransaction:
         self.begin()
         if not is_first:
             self._pipeline.run(_Q["begin_part"])
-        log.keep(is_live=is_live)
+        log.keep()
         try:
             with self._pipeline.interruptible():
                 yield
@@ -160,7 +158,7 @@ class BlockTransaction:
                 self._lacks_block, self._lacks_inputs = before
             if isinstance(error, Exception):
                 with suppress(psycopg.Error):
-                    log.hold(is_live=is_live)
+                    log.hold()
             raise
         if not is_first:
             self._pipeline.run(_Q["end_part"])
@@ -174,14 +172,14 @@ class BlockTransaction:
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
-        row = _snapshot_row(taken.place, taken.snapshot, follows=taken.follows)
+        row = _snapshot_row(taken.place, taken.snapshot)
         part = _Part(taken.place, taken.ops, taken.rejections, row)
         self._taken.append(part)
         self._gather_log(part)
 
-    def rest(self, place: Place, snapshot: Snapshot, *, follows: bool) -> None:
+    def rest(self, place: Place, snapshot: Snapshot) -> None:
         """Have the log show that a build took the block, in which nothing was for it."""
-        self._taken.append(_Part(place, None, None, _snapshot_row(place, snapshot, follows=follows)))
+        self._taken.append(_Part(place, None, None, _snapshot_row(place, snapshot)))
 
     def commit(self) -> set[Place]:
         """Write the rows, and end the transaction; return the builds that could not take the block.
@@ -220,14 +218,19 @@ class BlockTransaction:
         self._send([])
         self._lacks_inputs = False
 
+    def wait_until_taken(self) -> None:
+        """Wait until the server has written the rows of `send_commit`, but not for what was sent later."""
+        assert self._written is not None, "it was sent"
+        self._pipeline.wait_for(self._written)
+
     def missed(self) -> set[Place] | None:
         """Return what `commit` returns; None while the server has not answered."""
         if self._written is None or self._written.result is None:
             return None
         if self._written.count == len(self._taken):
             return set()
-        written = set(self._written.rows())
-        return {taken.place for taken in self._taken if taken.place[:2] not in written}
+        epochs = {Place(*row) for row in self._connection.execute(_QUERIES["epochs"]).fetchall()}
+        return {taken.place for taken in self._taken} - epochs
 
     def culprit(self) -> Place | None:
         """After a failure of `commit`, return the build whose part alone the database refuses, if one is."""
@@ -259,7 +262,7 @@ class BlockTransaction:
                 self._pipeline.wait()  # so that no other app is blamed if the rows are refused
 
     def _send(self, snapshots: Sequence[str]) -> Answer:
-        """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
+        """Send the gathered rows and these snapshots; the answer counts the snapshots that were added."""
         block, coinbase = self._block, self._coinbase
         rows = {kind: _joined(texts) for kind, texts in self._rows.items() if texts}
         values = {"block_id": block.block_id, "snapshots": f"[{','.join(snapshots)}]", **rows}
@@ -334,10 +337,10 @@ def _hex(data: bytes | None) -> str:
     return "null" if data is None else f'"{data.hex()}"'
 
 
-def _snapshot_row(place: Place, snapshot: Snapshot, *, follows: bool) -> str:
+def _snapshot_row(place: Place, snapshot: Snapshot) -> str:
     state_hash = "null" if snapshot.state_hash is None else f'"{snapshot.state_hash}"'
     hashes = f'"{snapshot.ops_hash}","{snapshot.consensus_hash}",{state_hash},{_hex(snapshot.state_number)}'
-    return f"[{_place_text(place)},{hashes},{'true' if follows else 'false'}]"
+    return f"[{_place_text(place)},{hashes}]"
 
 
 @lru_cache(maxsize=64)

@@ -29,6 +29,8 @@ _AWAY: Final = ("57P01", "57P02", "57P03")
 """SQLSTATEs of a server that is shutting down, was reset, or is starting."""
 _OF_A_CONNECTION: Final = (psycopg.OperationalError, psycopg.InternalError)
 """Errors without SQLSTATE that end a session; the second, if a pooler adds to what its server says."""
+_BUILD_CHANGED: Final = "VC008"
+"""What `AppLog.keep` fails with."""
 _PROTOCOL_VIOLATION: Final = "08P01"
 """A statement whose parameters are not those that were sent: it fails however often it is tried."""
 
@@ -65,6 +67,12 @@ def is_transient(error: BaseException) -> bool:
         # In an aborted pipeline an earlier statement has failed, with an error of its own.
         return isinstance(error, _OF_A_CONNECTION) and not isinstance(error, PipelineAborted)
     return error.sqlstate[:2] in _TRANSIENT and error.sqlstate != _PROTOCOL_VIOLATION
+
+
+def is_of_changed_build(error: BaseException) -> bool:
+    """Return whether what was sent was of a build that somebody had swapped or dropped."""
+    found = (error, error.__cause__)  # EarlierFailed has one
+    return any(isinstance(each, psycopg.Error) and each.sqlstate == _BUILD_CHANGED for each in found)
 
 
 def may_be_of_a_value(error: BaseException) -> bool:

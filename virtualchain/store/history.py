@@ -78,11 +78,12 @@ class History:
         self._cursor.execute(_Q["end_undo"])
         return rows
 
-    def prune(self, oldest: int, pruned: int) -> None:
-        """Drop history that is only needed to go back below `oldest`; below `pruned` it is already gone."""
+    def prune(self, oldest: int, app: str, build: str) -> None:
+        """Send what drops history that is only needed to go back below `oldest`."""
+        pipeline = pipeline_of(self._cursor.connection)
         for projection in self._projections:
             for query in ("prune_history", "prune_births"):
-                self._cursor.execute(_statement(query, projection), [oldest, pruned])
+                pipeline.send(_statement(query, projection).as_bytes(), [oldest, app, build])
 
     def last_changed_block(self) -> int | None:
         """Return the last block that changed a projection, as far as history goes; None if there is none."""

@@ -24,8 +24,9 @@ _Q = queries("log")
 _ENTER, _LEAVE = (
     statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
 )
-_HOLD, _KEEP, _HANDLE_ROWS, _DEFER, _CHECK = (
-    statement(_Q[name]) for name in ("hold", "keep", "handle_rows", "defer_constraints", "check_constraints")
+_HOLD, _KEEP, _SET_HISTORY_FROM, _HANDLE_ROWS, _DEFER, _CHECK = (
+    statement(_Q[name])
+    for name in ("hold", "keep", "set_history_from", "handle_rows", "defer_constraints", "check_constraints")
 )
 _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _NEWEST_BLOCKS = (
     statement(_Q[name]) for name in ("cursor", "consensus_at", "consensus_hash", "is_fresh", "newest_blocks")
@@ -150,8 +151,9 @@ class AppLog:
         self._pipeline = pipeline_of(connection)
         self.app = app
         self.build = build
-        self.follows: int | None = None
-        """The block that this process has added last: whoever adds the next one requires that it is there."""
+        self.epoch = 0
+        """That of the build, as this process has joined it; none is 0."""
+        self._is_live = False
         self._place = {"app": app, "build": build}
 
     def set_status(
@@ -181,44 +183,50 @@ class AppLog:
             raise BuildChanged(f"build {self.build} of app {self.app} was dropped")
         return row
 
-    def hold(self, *, is_live: bool) -> None:
+    def join(self, *, is_live: bool) -> None:
+        """Have what is written from now on require that nobody swaps or drops the build, `is_live` or not.
+
+        If somebody already has, nothing can be written, and `hold` says why.
+        """
+        self._is_live = is_live
+        row = self._connection.execute(_Q["epoch"], {**self._place, "is_live": is_live}).fetchone()
+        self.epoch = 0 if row is None else int(row[0])
+
+    def hold(self) -> None:
         """Keep others from swapping or dropping the build until the transaction ends.
 
-        Raises BuildChanged if somebody already has: it is gone, or the views show it although it was not
-        `is_live`, or the other way round, or that was so meanwhile, so that the log lacks block `follows`.
+        Raises BuildChanged if somebody has since `join`: it is gone, or the views show another build, or show
+        this one, or somebody swapped it and back, so that its log may lack blocks.
         """
         answer = self.ask_hold()
         self._pipeline.wait()
-        self.check_hold(answer, is_live=is_live)
-        if not answer.rows()[0][1]:
+        self.check_hold(answer)
+
+    def ask_hold(self) -> Answer:
+        """Send the question of `hold`; the answer is for `check_hold`."""
+        return self._pipeline.run(_HOLD, self._place)
+
+    def check_hold(self, answer: Answer) -> None:
+        """Raise what `hold` raises, from the answer to `ask_hold`."""
+        row = next(iter(answer.rows()), None)
+        if row is None:
+            raise BuildChanged(f"build {self.build} of app {self.app} was dropped by another process")
+        is_live, epoch = row
+        if is_live != self._is_live:
+            now = f"show build {self.build} now" if is_live else "show another build now"
+            raise BuildChanged(f"the views of app {self.app} {now}: run it with that build's code")
+        if epoch != self.epoch:
             raise BuildChanged(
                 f"another process swapped build {self.build} of app {self.app}, and back again"
             )
 
-    def ask_hold(self) -> Answer:
-        """Send the question of `hold`; the answer is for `check_hold`."""
-        return self._pipeline.run(_HOLD, {**self._place, "follows": self.follows})
-
-    def check_hold(self, answer: Answer, *, is_live: bool) -> None:
-        """Raise what `hold` raises, from the answer to `ask_hold`, but for a block that the log lacks."""
-        row = next(iter(answer.rows()), None)
-        if row is None:
-            raise BuildChanged(f"build {self.build} of app {self.app} was dropped by another process")
-        if row[0] != is_live:
-            now = "show another build now" if is_live else f"show build {self.build} now"
-            raise BuildChanged(f"the views of app {self.app} {now}: run it with that build's code")
-
-    def keep(self, *, is_live: bool) -> None:
+    def keep(self) -> None:
         """Send what `hold` does, without asking: everything that follows fails if the build has changed."""
-        self._pipeline.run(_KEEP, {**self._place, "follows": self.follows, "is_live": is_live})
-
-    def history_from(self) -> int:
-        """Return the block from which on history is kept."""
-        return int(self._row()["history_from"])
+        self._pipeline.run(_KEEP, {**self._place, "epoch": self.epoch})
 
     def set_history_from(self, block_id: int) -> None:
-        """Record that history before a block is no longer kept; it only ever moves up."""
-        self._connection.execute(_Q["set_history_from"], {**self._place, "history_from": block_id})
+        """Send that history before a block is no longer kept; it only ever moves up."""
+        self._pipeline.run(_SET_HISTORY_FROM, {**self._place, "history_from": block_id})
 
     def cursor(self) -> int | None:
         """Return the app's last block; None before its first, unless an initial snapshot stands for one."""

@@ -392,10 +392,12 @@ def test_history_is_dropped_of_a_build_that_is_gone(
     """Nothing was for the app in that block, so nothing else has shown that; the others go on."""
     other = another()
     mine(fake_node, b"first")
-    height = fake_node.height + 8
+    heights = [fake_node.height + 8]
+    reasons: list[str] = []
 
     def drop_at(block_id: int) -> None:
-        if block_id == height:
+        if block_id in heights:
+            heights.clear()
             swap(database_url, "texts", "v2", state_folder=tmp_path)
             drop(database_url, "texts", "1", state_folder=tmp_path)
 
@@ -406,6 +408,7 @@ def test_history_is_dropped_of_a_build_that_is_gone(
         confirmations=0,
         state_folder=tmp_path,
         history=5,
+        on_wait=reasons.append,
     ) as engine:
         engine.build()
         make_build(an_app("2"), "v2")
@@ -413,6 +416,7 @@ def test_history_is_dropped_of_a_build_that_is_gone(
         before_each_block(monkeypatch, drop_at)
         assert engine.build() == fake_node.height
         assert engine.halted() == {}
+    assert [reason.partition(":")[0] for reason in reasons] == ["app texts shows another build now"]
     assert query("SELECT name, build FROM vc.apps ORDER BY 1") == [
         {"name": "other", "build": "1"},
         {"name": "texts", "build": "v2"},

@@ -140,6 +140,7 @@ def indexes(url: str) -> list[str]:
 
 LATER = (
     "vc.apps.code_digest",
+    "vc.apps.epoch",
     "vc.apps.last_code_digest",
     "vc.apps.serial",
     "vc.apps.tracking",
