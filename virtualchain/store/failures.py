@@ -71,8 +71,8 @@ def is_transient(error: BaseException) -> bool:
 
 def is_of_changed_build(error: BaseException) -> bool:
     """Return whether what was sent was of a build that somebody had swapped or dropped."""
-    found = (error, error.__cause__)  # EarlierFailed has one
-    return any(isinstance(each, psycopg.Error) and each.sqlstate == _BUILD_CHANGED for each in found)
+    errors = (error, error.__cause__)  # EarlierFailed has one
+    return any(isinstance(each, psycopg.Error) and each.sqlstate == _BUILD_CHANGED for each in errors)
 
 
 def may_be_of_a_value(error: BaseException) -> bool:
