@@ -81,13 +81,6 @@ class Session(psycopg.Connection[TupleRow]):
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""
         if self.before_use is not None:
             self.before_use()
-        return self._finish(gen, *arguments, **options)
-
-    def exchange(self, gen: Generator[Any, Any, _T]) -> _T:
-        """Wait as `wait` does, for what was sent ahead."""
-        return self._finish(gen)
-
-    def _finish(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
         try:
             state = next(gen)
         except StopIteration as done:  # it is here already, as most rows of a COPY are
@@ -95,6 +88,16 @@ class Session(psycopg.Connection[TupleRow]):
             return at_once
         with self.clock.asking():
             return super().wait(self._watched(gen, state), *arguments, **options)
+
+    def exchange(self, gen: Generator[Any, Any, _T]) -> _T:
+        """Wait as `wait` does, for what was sent ahead."""
+        with self.clock.asking():
+            try:
+                state = next(gen)
+            except StopIteration as done:
+                soon: _T = done.value
+                return soon
+            return super().wait(self._watched(gen, state))
 
     def _watched(self, gen: Generator[Any, Any, _T], state: object) -> Generator[Any, Any, _T]:
         """Pass on what psycopg and its generator exchange, whose first `state` is given.

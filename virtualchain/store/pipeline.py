@@ -32,6 +32,9 @@ _ROWS_AT_ONCE: Final = 1_000
 """Rows of a result that are turned into values at once."""
 _FLUSHED_TOGETHER: Final = 8
 """Statements that a server which is at work gets together: to send one takes as long as to write it."""
+_LOOKS: Final = 60
+"""How often an answer is looked for before the operating system is asked to say when it is there: most come
+within that time, and it takes as long again until a process that sleeps goes on."""
 _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY})
 
 
@@ -329,11 +332,16 @@ class Pipeline:
         """Exchange data with the server until all has been answered, or all up to an answer."""
         pgconn = self._pgconn
         waits_for = Wait.RW if pgconn.flush() else Wait.R
+        looks = _LOOKS
         while True:
             while not pgconn.is_busy():  # something may have been received before
                 self._take(pgconn.get_result())
                 if not self._unanswered or (until is not None and self._has_ended(until)):
                     return
+            if looks and waits_for == Wait.R:
+                looks -= 1
+                pgconn.consume_input()
+                continue
             ready = yield waits_for
             if ready and ready & Ready.R:  # after Ctrl-C, the driver resumes this with None
                 pgconn.consume_input()
