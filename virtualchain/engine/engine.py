@@ -567,15 +567,19 @@ class StateEngine(Answering):
         connection = self._deployment.connection
         refuse_by_policy(connection, reorg, self._options.deepest_rollback)
         refuse_without_code(connection, reorg, self._deployment.names_with_code())
-        refuse_below_pruned(self._deployment, reorg)
         started = time.monotonic()
-        undone = roll_back(
-            self._deployment,
-            reorg,
-            self._listener,
-            still_holds=lambda: self._deployment.tape.pins() == pins,
-            source=self._source,
-        )
+        try:
+            refuse_below_pruned(self._deployment, reorg)
+            undone = roll_back(
+                self._deployment,
+                reorg,
+                self._listener,
+                still_holds=lambda: self._deployment.tape.pins() == pins,
+                source=self._source,
+            )
+        except UsageError:
+            refuse_without_code(connection, reorg, self._deployment.names_with_code())  # of a swap since then
+            raise
         if undone is not None:
             self.measures.undo(undone.blocks, time.monotonic() - started)
             self.measures.be_at(self._deployment.tape.tip())

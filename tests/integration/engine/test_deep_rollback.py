@@ -16,7 +16,7 @@ from virtualchain import StateEngine
 from virtualchain.engine import engine as indexer
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import drop, remove, swap
-from virtualchain.errors import UsageError
+from virtualchain.errors import DeepFork, UsageError
 from virtualchain.store import giving_way
 from virtualchain.testing import FakeNode
 
@@ -57,6 +57,36 @@ def test_a_swap_in_a_deep_rollback_stays(
     ) as engine:
         assert engine.build() == fake_node.height
     assert query("SELECT build FROM vc.apps") == [{"build": "v2"}]
+
+
+@pytest.mark.parametrize("when", ["refuse_below_pruned", "roll_back"])
+def test_a_swap_before_a_deep_rollback_is_a_deep_fork(
+    fake_node: FakeNode,
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    make_build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    """A build whose history does not reach the fork is swapped in right after the engine has looked."""
+    last = follow_to_the_fork(database_url, fake_node, tmp_path)
+    mine(fake_node, b"new")
+    make_build(an_app("2"), "v2")
+    query(f"UPDATE vc.apps SET history_from = {last - 10} WHERE build = 'v2' RETURNING 1")
+    original = getattr(indexer, when)
+
+    def swapping(*arguments: Any, **options: Any) -> Any:
+        swap(database_url, "texts", "v2")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(indexer, when, swapping)
+    with (
+        shallow(database_url, fake_node, tmp_path) as engine,
+        pytest.raises(DeepFork, match="must be derived again by its own code"),
+    ):
+        engine.build()
+    assert query("SELECT max(block_id) AS last FROM vc.blocks") == [{"last": last}]
 
 
 @pytest.mark.parametrize("times", [1, 3])
