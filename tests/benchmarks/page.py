@@ -132,8 +132,10 @@ _SYNC_ROWS: Final[dict[str, Callable[[_Json], str]]] = {
     "bound: fetch, spent outputs": _rate("spent"),
     "sync": _rate("sync"),
     "sync, no input": _rate("absent"),
+    "sync, no input, ten apps": _rate("absent, ten apps"),
     "sync / fetch, spent outputs": lambda result: f"{result['sync_ratio']:.2f}",
     "sync, no input / fetch": lambda result: f"{result['absent_ratio']:.2f}",
+    "sync, no input, ten apps / one": lambda result: f"{result['ten_ratio']:.2f}",
     "our CPU, a block": lambda result: f"{result['cpu']['sync'] / result['blocks'] * 1e3:.2f} ms",
     "peak memory": lambda result: f"{result['peak_at_all'] / 1e6:.0f} MB",
 }

@@ -6,10 +6,10 @@ There are two chains: full blocks like mainnet's (from a real bitcoind if `BITCO
 generator is available, otherwise from a fake node), and blocks with only a coinbase, which show the cost of a
 block itself. Each run, over one keep-alive connection, fetches the blocks; fetches them and the spent outputs
 of those in which the app has inputs; then syncs them into an empty database with an app that accepts every
-op, and with one that finds none. Each is a process of its own, and goes over the blocks twice: the first pass
-only warms up. The table shows medians of rates and of the
-runs' ratios. Peak memory is measured for a sync of 100 blocks and of all. The stages come from a run of their
-own; fetching runs in threads beside the others.
+op, with one that finds none, and with ten that find none. Each is a process of its own, and goes over the
+blocks twice: the first pass only warms up. The table shows medians of rates and of the runs' ratios. Peak
+memory is measured for a sync of 100 blocks and of all. The stages come from a run of their own; fetching runs
+in threads beside the others.
 
 Generating a full block takes half a second. `--chain FOLDER` uses a chain that
 `shared/tools/genchain.py --out FOLDER` wrote before, and `--fake` makes similar blocks faster.
@@ -44,13 +44,16 @@ class Result:
     bytes: int
     inputs: int
     seconds: dict[str, float]
-    """By task: fetch, spent (blocks and spent outputs), sync, absent (a sync that finds no input)."""
+    """By task: fetch, spent (blocks and spent outputs), sync, absent (a sync that finds no input; with one
+    app, and with ten)."""
     cpu: dict[str, float]
     """Seconds of this process's CPU, by task."""
     sync_ratio: float
     """The rate of a sync divided by that of fetching blocks and spent outputs."""
     absent_ratio: float
     """The rate of a sync that finds no input divided by that of fetching blocks."""
+    ten_ratio: float
+    """The rate of a sync of ten apps that find no input divided by that of one."""
     peak_at_few: int
     peak_at_all: int
     stages: dict[str, float]
@@ -94,6 +97,7 @@ def measure(chain: Chain, server: DatabaseServer, runs: int) -> Result:
         cpu={task: statistics.median(each[task]["cpu"] for each in rounds) for task in _TASKS},
         sync_ratio=median(lambda each: each["spent"]["seconds"] / each["sync"]["seconds"]),
         absent_ratio=median(lambda each: each["fetch"]["seconds"] / each["absent"]["seconds"]),
+        ten_ratio=median(lambda each: each["absent"]["seconds"] / each["absent, ten apps"]["seconds"]),
         peak_at_few=few["peak"],
         peak_at_all=max(each["sync"]["peak"] for each in rounds),
         stages={stage: value / staged["blocks"] * 1e3 for stage, value in staged["stages"].items()},
@@ -123,7 +127,8 @@ _TASKS: Final = {
     "fetch": ("fetch",),
     "spent": ("spent",),
     "sync": ("sync",),
-    "absent": ("sync", "--absent"),
+    "absent": ("sync", "--absent", "1"),
+    "absent, ten apps": ("sync", "--absent", "10"),
 }
 """The worker's arguments, by task."""
 _ROWS: Final[dict[str, Callable[[Result], str]]] = {
@@ -134,8 +139,10 @@ _ROWS: Final[dict[str, Callable[[Result], str]]] = {
     "fetch blocks, spent outputs": _rate("spent"),
     "sync": _rate("sync"),
     "sync, no input": _rate("absent"),
+    "sync, no input, ten apps": _rate("absent, ten apps"),
     "sync / fetch blocks, spent outputs": lambda result: f"{result.sync_ratio:.2f}",
     "sync, no input / fetch blocks": lambda result: f"{result.absent_ratio:.2f}",
+    "sync, no input, ten apps / one": lambda result: f"{result.ten_ratio:.2f}",
     "our CPU, a block": lambda result: f"{result.cpu['sync'] / result.blocks * 1e3:.2f} ms",
     f"peak memory at {FEW} blocks": lambda result: f"{result.peak_at_few / 1e6:.0f} MB",
     "peak memory at all blocks": lambda result: f"{result.peak_at_all / 1e6:.0f} MB",

@@ -103,7 +103,7 @@ def test_syncs_of_both_chains_are_measured(once: Once) -> None:
         assert all(seconds > 0 for seconds in result.seconds.values())
         assert result.peak_at_all > 10_000_000
     assert set(full.stages) == set(STAGES) - {"reading the tape"}
-    assert sync.table([full, empty], 1).row_count == 12 + len(full.stages)
+    assert sync.table([full, empty], 1).row_count == 14 + len(full.stages)
 
 
 def test_applying_ops_is_measured(once: Once) -> None:

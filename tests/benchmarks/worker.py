@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.worker fetch --node URL [--cookie FILE] --first N --last N
     python -m tests.benchmarks.worker spent … (the same)
-    python -m tests.benchmarks.worker sync --databases URL … [--verify LEVEL] [--absent] [--stages]
+    python -m tests.benchmarks.worker sync --databases URL … [--verify LEVEL] [--absent COUNT] [--stages]
         [--source rest|rpc|files] [--blocks PATH] …
 
 The first pass over the blocks only warms up; the number of databases, or `--passes`, is that of all passes.
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", choices=["rest", "rpc", "files"], default="rest")
     parser.add_argument("--blocks", type=Path, help="the node's files")
     parser.add_argument("--verify", choices=get_args(Verification), help="how much of a block is checked")
-    parser.add_argument("--absent", action="store_true", help="sync an app that finds no input")
+    parser.add_argument("--absent", type=int, default=0, help="sync so many apps that find no input")
     parser.add_argument("--stages", action="store_true", help="measure the stages")
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--last", type=int, required=True)
@@ -61,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     stages = Stages()
     if options.task == "sync":
-        app = absent_app() if options.absent else builder
+        apps = [absent_app(number) for number in range(options.absent)] or [builder]
         passes = []
         for database in options.databases:
             stages.seconds.clear()
             with stages.measured() if options.stages else nullcontext():
-                passes.append(sync(open_it(), database, app, options.first, options.last, options.verify))
+                passes.append(sync(open_it(), database, apps, options.first, options.last, options.verify))
     else:
         with_spent = options.task == "spent"
         passes = fetch(
@@ -128,15 +128,20 @@ def _checked(block: Block, source: BlockSource) -> CheckedBlock:
     return CheckedBlock(block, source.raw_block(block.hash), source.network, "headers")
 
 
-def absent_app() -> App:
+def absent_app(number: int = 0) -> App:
     """Make an app whose inputs occur in no block."""
-    app = App("absent", magic=b"no such magic")
+    app = App(f"absent{number}", magic=b"no such magic %d" % number)
     app.add(b"!", parse=lambda payload: {}, commit=lambda op, state: None)
     return app
 
 
 def sync(
-    source: BlockSource, database: str, app: App, first: int, last: int, verify: Verification | None
+    source: BlockSource,
+    database: str,
+    apps: Sequence[App],
+    first: int,
+    last: int,
+    verify: Verification | None,
 ) -> dict[str, Any]:
     """Sync the blocks into an empty database."""
     inputs: list[int] = []
@@ -144,10 +149,11 @@ def sync(
     def count(progress: Progress) -> None:
         inputs.append(progress.inputs)
 
-    app = copy(app)  # which other users of this process have, too
-    app.first_block_id = first
+    apps = [copy(app) for app in apps]  # which other users of this process have, too
+    for app in apps:
+        app.first_block_id = first
     with StateEngine(
-        app, database=database, source=source, confirmations=0, verify=verify, on_block=count
+        *apps, database=database, source=source, confirmations=0, verify=verify, on_block=count
     ) as engine:
         start, used = time.perf_counter(), time.process_time()
         assert engine.build(last) == last
