@@ -465,6 +465,7 @@ class Machine:
         oldest = block_id - self._history
         if oldest >= self.contract.start:
             with transaction.part(self.log):
+                self.log.leave()  # with its settings, kept plans use indexes
                 self._state.prune(oldest)
                 self.log.set_history_from(oldest)
 

@@ -140,6 +140,42 @@ def test_pruning_passes_over_what_a_snapshot_keeps(
     assert last < 2.5 * first, (first, last, growth)
 
 
+def test_pruning_uses_an_index_although_its_plan_is_older_than_the_rows(
+    fake_node: FakeNode, query: Query, database_url: str
+) -> None:
+    """The plans are kept from when there was little history; the blocks have nothing for the app."""
+    app = App(
+        "grown",
+        magic=b"gr",
+        projections="CREATE TABLE t (k integer PRIMARY KEY, v integer NOT NULL)",
+        first_block_id=fake_node.height,
+    )
+
+    def commit(op: dict[str, Any], state: Any) -> None:
+        unguarded(state).execute(
+            "INSERT INTO t SELECT n, 0 FROM generate_series(1, %s) AS n "
+            "ON CONFLICT (k) DO UPDATE SET v = t.v + 1",
+            [op["rows"]],
+        )
+
+    app.add(b"o", parse=lambda payload: {"rows": int(payload)}, commit=commit)
+    with StateEngine(app, database=database_url, source=fake_node.url, confirmations=0, history=20) as engine:
+        for rows in (b"3", b"3", b"20000", b"20000"):
+            fake_node.mine(n=15)
+            fake_node.mine([fake_node.send(b"gro" + rows)])
+            fake_node.mine(n=15)
+            engine.build()
+            if rows == b"3":
+                with psycopg.connect(database_url, autocommit=True) as connection:
+                    connection.execute("ANALYZE")
+    [tables] = query(
+        "SELECT sum(n_tup_ins)::int AS written, sum(seq_tup_read)::int AS read FROM pg_stat_user_tables "
+        "WHERE schemaname = 'grown__1' AND relname ~ '_(history|births)$'"
+    )
+    assert tables["written"] >= 60_000
+    assert tables["read"] < 1_000
+
+
 def sync_reads(run: Run, query: Query) -> int:
     """Sync, and return how many entries of history's indexes that has read."""
     before = query(READ)[0]["read"]
