@@ -23,9 +23,9 @@ class Measured:
     """Bytes of the database for each op, without the app's own tables (`growth`)."""
     raw_share: float = 0.5
     """The share of these that `prune` can drop."""
-    empty_block: float = 1 / 13_200
+    empty_block: float = 1 / 15_300
     """Seconds for a block without an input, with one app (`growth`)."""
-    idle_app: float = (1 / 7_100 - 1 / 13_200) / 9
+    idle_app: float = (1 / 9_400 - 1 / 15_300) / 9
     """Seconds that each further app adds to a block without an input for it."""
     pages: float = 300.0
     """Different pages a second of one `virtualchain serve`, with its sessions on a core of the database."""
