@@ -51,6 +51,9 @@ LARGEST_STREAM: Final = 4_000_000_000
 """Bytes of JSON before its scripts are shortened: prevouts with 10,000-byte scripts have some 60,000 each."""
 LARGEST_LIST: Final = 150_000_000
 """As many for the ids of all unconfirmed transactions: 67 each, of which 1 GB of them has some millions."""
+MOST_VALUES: Final = 4_000_000
+"""Values in an answer, each of which takes up to fifty times as much memory as text: a block that has nothing
+but outputs, 111,000 of them, has 1,200,000."""
 _PRINTS_SCRIPTS: Final = {"getblock", "getrawtransaction"}
 
 Answer = Any
@@ -368,6 +371,10 @@ class _Exchange:
         try:
             text = body.decode()
             del body  # it may have hundreds of megabytes
+            if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:
+                raise _TooLarge(
+                    f"{self._url} answers with more than {MOST_VALUES} values: no Bitcoin node does that"
+                )
             answer = json.loads(text, parse_float=Decimal)
         except (ArithmeticError, ValueError, RecursionError) as error:
             raise self._nonsense(response, start) from error

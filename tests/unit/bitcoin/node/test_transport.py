@@ -99,6 +99,20 @@ def test_a_json_answer_has_a_limit(
     assert rpc.call("getblockcount") == "x" * 900
 
 
+@pytest.mark.parametrize("value", [[], [[]], [{}], [0], [[[[[]]]]], [{"a": 0}], [""]])
+def test_the_values_of_an_answer_have_a_limit(
+    scripted: ScriptedServer, rpc: Rpc, monkeypatch: pytest.MonkeyPatch, value: list[object]
+) -> None:
+    """They take far more memory than their text."""
+    monkeypatch.setattr(client, "MOST_VALUES", 1000)
+    allowed, refused = result(value * 100), result((value or [[]]) * 1100)
+    scripted.plan(allowed, refused, result(["x" * 2000]))
+    assert rpc.call("getblock", "00", 3) == value * 100
+    with pytest.raises(NodeError, match="more than 1000 values: no Bitcoin node does that"):
+        rpc.call("getblock", "00", 3)
+    assert rpc.call("getblock", "00", 3) == ["x" * 2000]
+
+
 def test_blocks_may_be_longer(scripted: ScriptedServer, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
     """What prints scripts has a limit of its own, after they were shortened."""
     monkeypatch.setattr(client, "LARGEST_ANSWER", 1000)
