@@ -26,17 +26,17 @@ ROLLBACK;
 -- Append what a block adds to tape and log. A build that somebody has swapped or dropped meanwhile does not take it: it has another epoch, or none. Of the parts below come those for which there are rows.
 WITH {parts}held AS (
     SELECT row FROM jsonb_array_elements(%(snapshots)s::jsonb) AS row
-    JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.epoch = (row -> 2)::bigint
+    JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.epoch = (row -> 2)::bigint AND a.is_live = (row -> 3)::boolean
     FOR KEY SHARE OF a
 )
 INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)
-SELECT row ->> 0, row ->> 1, %(block_id)s, decode(row ->> 3, 'hex'), decode(row ->> 4, 'hex'),
-    decode(row ->> 5, 'hex'), decode(row ->> 6, 'hex')
+SELECT row ->> 0, row ->> 1, %(block_id)s, decode(row ->> 4, 'hex'), decode(row ->> 5, 'hex'),
+    decode(row ->> 6, 'hex'), decode(row ->> 7, 'hex')
 FROM held;
 
 -- name: epochs
--- The epochs of all builds.
-SELECT name, build, epoch FROM vc.apps;
+-- The epochs of all builds, and whether they are live.
+SELECT name, build, epoch, is_live FROM vc.apps;
 
 -- name: block
 -- A part of the one above: the block.

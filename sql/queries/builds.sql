@@ -1,6 +1,6 @@
 -- name: builds
 -- Every build of every app, with its last block.
-SELECT a.name AS app, a.schema, a.build AS name, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
+SELECT a.name AS app, a.schema, a.build AS name, a.serial, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
     a.version, encode(a.fingerprint, 'hex') AS fingerprint, a.rule, encode(a.code_digest, 'hex') AS code_digest,
     coalesce(a.last_code_digest <> a.code_digest, false) AS code_changed,
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')

@@ -5,8 +5,8 @@ SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, is_live, firs
 FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
 
 -- name: epoch
--- A build's epoch, provided that it is live, or is not.
-SELECT epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s AND is_live = %(is_live)s;
+-- A build's serial number and epoch, provided that it is live, or is not.
+SELECT serial, epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s AND is_live = %(is_live)s;
 
 -- name: hold
 -- Whether a build is live, and its epoch; until the transaction ends, nobody swaps or drops it.
@@ -14,7 +14,7 @@ SELECT is_live, epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s FO
 
 -- name: keep
 -- As `hold`, for whoever does not wait for the answer: it fails (VC008) if the build is gone, or has another epoch.
-SELECT CASE WHEN (SELECT epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE) IS DISTINCT FROM %(epoch)s
+SELECT CASE WHEN (SELECT epoch FROM vc.apps WHERE name = %(app)s AND build = %(build)s AND is_live = %(is_live)s FOR KEY SHARE) IS DISTINCT FROM %(epoch)s
     THEN vc.refuse_build(%(app)s, %(build)s) END;
 
 -- name: set_status

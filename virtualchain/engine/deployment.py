@@ -8,7 +8,6 @@ import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import psycopg
@@ -30,7 +29,7 @@ from virtualchain.errors import AppHalted, BuildChanged, StoreError
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
-from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
+from virtualchain.store.builds import builds, live_build, lock_builds, register, set_on_deep_fork
 from virtualchain.store.database import Lineage, advice, connect_writer, require_space
 from virtualchain.store.failures import is_transient, may_be_of_a_value, store_error
 from virtualchain.store.history import check_consistency
@@ -66,15 +65,26 @@ class _Flight(NamedTuple):
     """The apps that took it; None for one in which nothing was for it."""
 
 
+class Former(NamedTuple):
+    """What a process's session leaves to the next one."""
+
+    builds: Mapping[str, int | None]
+    """The serial numbers of the builds that were advanced last, by app; None for one that was gone."""
+    stopped: frozenset[str]
+    """The apps that have stopped themselves since the process began."""
+    causes: Mapping[str, BaseException | None]
+    """The exceptions that halted apps since then, by app."""
+
+
 class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
     `network` is the chain that the database is bound to, or is to be; None leaves that as it is. The tape
-    also gets what the apps in `kept` need, which are not applied here: others follow it. `former` has the
-    builds, by app, that a session before this one has advanced: an app that shows another by now is left
-    alone, as `retire_swapped` does. `repairs` names an app whose tables may be damaged, because it is about
-    to be derived again. `on_message` is called with what an operator should know. After a psycopg.Error
-    nothing in here can be relied on: close it and make another one.
+    also gets what the apps in `kept` need, which are not applied here: others follow it. `former` is what a
+    session before this one has left: an app that shows another build by now is left alone, as
+    `retire_swapped` does, and one that has stopped stays so. `repairs` names an app whose tables may be
+    damaged, because it is about to be derived again. `on_message` is called with what an operator should
+    know. After a psycopg.Error nothing in here can be relied on: close it and make another one.
     """
 
     def __init__(
@@ -85,7 +95,7 @@ class Deployment:
         options: Options,
         *,
         kept: Sequence[Contract] = (),
-        former: Mapping[str, str] = MappingProxyType({}),
+        former: Former | None = None,
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
         patience: Patience | None = None,
@@ -114,9 +124,10 @@ class Deployment:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
             self.kept = [contract.on(self.tape.network) for contract in kept]
+            former = former or Former({}, frozenset(), {})
             self._former = former
             here = [contract.on(self.tape.network) for contract in contracts]
-            machines = [self._install(contract, former.get(contract.name)) for contract in here]
+            machines = [self._install(contract, former) for contract in here]
             self.machines = [machine for machine in machines if machine is not None]
             self.contracts = [*(machine.contract for machine in self.machines), *self.kept]
             self.watches = watches_of(self.contracts)
@@ -126,14 +137,13 @@ class Deployment:
             check_consistency(self.connection, repairs)
             _forget_pending(self.connection)
             self.warnings = self._warnings()
-            self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
-            self.causes: dict[str, BaseException | None] = {}
-            """The exceptions that halted apps since this session began, by app."""
-            self.halted = {
-                machine.contract.name: machine.log.error() or {}
-                for machine in self.machines
-                if machine not in self.running
-            }
+            at_rest = [machine for machine in self.machines if machine.log.status() == "halted"]
+            self.causes = dict(former.causes)
+            """The exceptions that halted apps since this process began, by app."""
+            self.halted = {machine.contract.name: machine.log.error() or {} for machine in at_rest}
+            self._stopped = set(former.stopped)
+            names = {*self.halted, *self._stopped}
+            self.running = [machine for machine in self.machines if machine.contract.name not in names]
             self._note_arrived()
             self.expect(options.expected)
         except psycopg.Error as error:
@@ -169,18 +179,20 @@ class Deployment:
         if machine.must_stop and machine in self.running:
             self._halt(machine, machine.refusal())
 
-    def _install(self, contract: Contract, former: str | None) -> Machine | None:
-        """Install an app, or look whether it is the same; return None if it shows another than `former`."""
+    def _install(self, contract: Contract, former: Former) -> Machine | None:
+        """Install an app, or look whether it is the same; return None if it shows another than before."""
         app = contract.name
-        if former is not None and self._live(app) != former:
-            self._swapped.append(app)
-            return None
         with self.connection.transaction():
+            if app in former.builds:
+                lock_builds(self.connection, app)
+                if self._live(app) != former.builds[app]:
+                    self._swapped.append(app)
+                    return None
             build, contract = register(self.connection, contract)
         machine = Machine(self.connection, contract, build, self.options, is_live=True)
         if contract.get_state is not None:
             self._clean_folder(contract)
-        if machine.log.status() == "stopped":
+        if machine.log.status() == "stopped" and app not in former.stopped:
             machine.log.set_status("running", if_live=True)
         return machine
 
@@ -257,9 +269,10 @@ class Deployment:
                 pipeline_of(self.connection).leave()
         self.connection.close()
 
-    def builds(self) -> dict[str, str]:
-        """Return the builds, by app, that this session and those before it have advanced last."""
-        return {**self._former, **{machine.contract.name: machine.build for machine in self.machines}}
+    def handover(self) -> Former:
+        """Return what this session and those before it leave to the next one."""
+        own = {machine.contract.name: machine.log.serial for machine in self.machines}
+        return Former({**self._former.builds, **own}, frozenset(self._stopped), dict(self.causes))
 
     def first_block_id(self) -> int:
         """Return the block that an empty tape starts with; 0 without apps."""
@@ -299,6 +312,7 @@ class Deployment:
         ) as transaction:
             with self._clock.stage("judge"):
                 inputs = self._look(scanned, transaction)
+                self._hold(block, transaction)
                 advanced = list(self._advanced(block, inputs, transaction))
             is_asked = any(step is not None and machine.is_to_be_asked for machine, step in advanced)
             with self._clock.stage("commit"):
@@ -332,6 +346,27 @@ class Deployment:
             machine.look(block, inputs, scanned.rest, transaction)
         transaction.inputs = [item for _, item in sorted(inputs.items())]
         return transaction.inputs
+
+    def _hold(self, block: Block, transaction: BlockTransaction) -> None:
+        """Hold the builds whose history is dropped at a block; leave apps whose build is swapped or dropped.
+
+        In flight that would be found out too late, and cost the session. They are asked together, and once in
+        many blocks.
+        """
+        asked = [
+            (machine, machine.ask_to_drop_history(block.block_id, transaction))
+            for machine in self.running
+            if machine.cursor == block.block_id - 1
+        ]
+        answers = [(machine, answer) for machine, answer in asked if answer is not None]
+        if not answers:
+            return
+        transaction.wait()
+        for machine, answer in answers:
+            try:
+                machine.may_drop_history(block.block_id, answer)
+            except BuildChanged:
+                self._leave(machine)
 
     def land(self) -> list[Landed]:
         """Wait for the blocks in flight, and return them."""
@@ -465,12 +500,12 @@ class Deployment:
             self._swapped.append(machine.contract.name)
 
     def _is_live(self, machine: Machine) -> bool:
-        return self._live(machine.contract.name) == machine.build
+        return self._live(machine.contract.name) == machine.log.serial
 
-    def _live(self, app: str) -> str | None:
-        """Return the build that an app's views show; None if it was removed."""
+    def _live(self, app: str) -> int | None:
+        """Return the serial number of the build that an app's views show; None if it was removed."""
         live = live_build(self.connection, app)
-        return None if live is None else live.name
+        return None if live is None else live.serial
 
     def halt(self, machine: Machine, record: Json) -> None:
         """Halt an app that cannot continue; the others continue."""
@@ -523,6 +558,7 @@ class Deployment:
             with contained(), machine.answering():
                 goes_on = proceed is None or proceed(block.block_id, step.consensus_hash) is not False
             if not goes_on:
+                self._stopped.add(machine.contract.name)
                 self._retire(machine, "stopped")
         except Exception as error:
             if is_transient(error):  # of a database that it asked for consensus hashes

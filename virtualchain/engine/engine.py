@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Self
 
 import psycopg
@@ -24,7 +23,7 @@ from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import catch_up
 from virtualchain.engine.changed_settings import note_settings, settings_of
-from virtualchain.engine.deployment import Deployment, Landed
+from virtualchain.engine.deployment import Deployment, Former, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error
@@ -283,7 +282,8 @@ class StateEngine(Answering):
         can take the block. A build that was swapped or dropped is no fault: the new session finds it out.
         """
         if is_of_changed_build(error):
-            self._reopen(PAUSES)
+            if self._reopen((0.0, *PAUSES)):  # at once: nobody else is to become the writer
+                self._note_connection()
             return
         failure = StoreError.from_database(error)
         machine = self._deployment.interrupted()
@@ -293,9 +293,7 @@ class StateEngine(Answering):
             raise failure from error
         self._listener.on_wait(Notice(f"{failure}; trying again", "database_failed"))
         self._reopen(retry.pauses)
-        self.measures.reconnect("database")
-        message = f"connected again to the database {redact(self._url)}"
-        self._listener.on_wait(Notice(message, "database_connected"))
+        self._note_connection()
         if retry.condemns and machine is not None:
             try:
                 self._deployment.condemn(machine, error)
@@ -420,7 +418,7 @@ class StateEngine(Answering):
             for name, record in self._deployment.halted.items()
         }
 
-    def _open(self, former: Mapping[str, str] = MappingProxyType({})) -> Deployment:
+    def _open(self, former: Former | None = None) -> Deployment:
         try:
             deployment = Deployment(
                 self._url,
@@ -447,13 +445,18 @@ class StateEngine(Answering):
             raise store_error(error) from error
         return deployment
 
-    def _reopen(self, pauses: Sequence[float]) -> None:
-        """Get a new session; all work in progress is discarded.
+    def _note_connection(self) -> None:
+        self.measures.reconnect("database")
+        message = f"connected again to the database {redact(self._url)}"
+        self._listener.on_wait(Notice(message, "database_connected"))
+
+    def _reopen(self, pauses: Sequence[float]) -> bool:
+        """Get a new session; all work in progress is discarded. Return whether it was reported as waited for.
 
         A follower waits for a database that cannot be reached without end, until `stop`.
         """
         self._leave_pending()
-        former = self._deployment.builds()
+        former = self._deployment.handover()
         self._deployment.close()
         with self.measures.clock.waiting("database"):
             for attempt in count():
@@ -468,6 +471,7 @@ class StateEngine(Answering):
                     if not self._listener.may_continue() or (attempt + 1 >= len(pauses) and not waits):
                         raise
                     self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
+        return attempt > 0
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""

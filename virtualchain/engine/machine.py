@@ -32,7 +32,7 @@ from virtualchain.model import Block, Digests, Expected, Input, Json, RestOfBloc
 from virtualchain.store.block_transaction import BlockTransaction, Place, Taken
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.patience import clock_of
-from virtualchain.store.pipeline import EarlierFailed
+from virtualchain.store.pipeline import Answer, EarlierFailed
 from virtualchain.store.projections import build_schema
 from virtualchain.store.state_files import StateFiles, state_file
 from virtualchain.store.tape import Tape
@@ -82,6 +82,8 @@ class Machine:
 
     was_interrupted = False
     """Whether the database failed while it was this app's turn."""
+    _held_at = -1
+    """The block in whose transaction `may_drop_history` has held the build."""
     condemned: psycopg.Error | None = None
     """The error for which the app is to be halted at its next block, if it is."""
 
@@ -138,7 +140,7 @@ class Machine:
         """Load cursor and state from the database, at the start and after a rollback."""
         self._priors.forget()
         self.log.join(is_live=self._is_live)  # first: what is read then may already be of a later epoch
-        self.place = Place(self.contract.name, self.build, self.log.epoch)
+        self.place = Place(self.contract.name, self.build, self.log.epoch, self._is_live)
         recorded = self._last_recorded = self.log.cursor()
         self.cursor = max(self.contract.start - 1, -1 if recorded is None else recorded)
         with self.answering():
@@ -460,14 +462,38 @@ class Machine:
 
     def _prune(self, block_id: int, transaction: BlockTransaction) -> None:
         """Drop history that is older than the option asks for, at heights that are the same on every run."""
-        if self._history is None or block_id % max(1, min(_PRUNED_AT_ONCE, self._history // 10)):
+        oldest = self._oldest_kept(block_id)
+        if oldest is None:
             return
+        transaction.begin()
+        if self._held_at != block_id:
+            self.log.hold()
+        with transaction.part(self.log):
+            self.log.leave()  # with its settings, kept plans use indexes
+            self._state.prune(oldest)
+            self.log.set_history_from(oldest)
+
+    def _oldest_kept(self, block_id: int) -> int | None:
+        """Return the block before which history is dropped at this one; None if nothing is."""
+        if self._history is None or block_id % max(1, min(_PRUNED_AT_ONCE, self._history // 10)):
+            return None
         oldest = block_id - self._history
-        if oldest >= self.contract.start:
-            with transaction.part(self.log):
-                self.log.leave()  # with its settings, kept plans use indexes
-                self._state.prune(oldest)
-                self.log.set_history_from(oldest)
+        return oldest if oldest >= self.contract.start else None
+
+    def ask_to_drop_history(self, block_id: int, transaction: BlockTransaction) -> Answer | None:
+        """If history is dropped at a block, ask whether the build is still ours, for `may_drop_history`.
+
+        So several apps wait together; else each waits by itself.
+        """
+        if self._oldest_kept(block_id) is None:
+            return None
+        transaction.begin()
+        return self.log.ask_hold()
+
+    def may_drop_history(self, block_id: int, answer: Answer) -> None:
+        """Take note of the answer; raise BuildChanged if somebody has swapped or dropped the build."""
+        self.log.check_hold(answer)
+        self._held_at = block_id
 
     def _compare_with_record(self, block: Block, verdicts: Verdicts) -> str:
         """Compare a re-evaluated block with its record; return the recorded consensus hash.

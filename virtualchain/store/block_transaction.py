@@ -31,11 +31,12 @@ _CHUNK_SIZE: Final = 400_000
 
 
 class Place(NamedTuple):
-    """A build of an app, in the epoch in which this process has joined it."""
+    """A build of an app, as this process has joined it."""
 
     app: str
     build: str
     epoch: int
+    is_live: bool
 
 
 class Taken(NamedTuple):

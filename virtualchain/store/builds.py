@@ -43,6 +43,8 @@ class Build:
     """That of the app's views."""
     name: str
     """Unique within the app: a number if the engine made it, a word if an operator did."""
+    serial: int
+    """Never used again, unlike the name."""
     is_live: bool
     rule: str
     """Name of its payload rule."""

@@ -151,6 +151,8 @@ class AppLog:
         self._pipeline = pipeline_of(connection)
         self.app = app
         self.build = build
+        self.serial: int | None = None
+        """That of the build, once this process has joined it."""
         self.epoch = 0
         """That of the build, as this process has joined it; none is 0."""
         self._is_live = False
@@ -186,11 +188,16 @@ class AppLog:
     def join(self, *, is_live: bool) -> None:
         """Have what is written from now on require that nobody swaps or drops the build, `is_live` or not.
 
-        If somebody already has, nothing can be written, and `hold` says why.
+        If somebody already has, or has made another build of that name since the first call, nothing can be
+        written, and `hold` says why.
         """
         self._is_live = is_live
         row = self._connection.execute(_Q["epoch"], {**self._place, "is_live": is_live}).fetchone()
-        self.epoch = 0 if row is None else int(row[0])
+        serial, self.epoch = row or (None, 0)
+        if self.serial is None:
+            self.serial = serial
+        elif self.serial != serial:
+            self.epoch = 0
 
     def hold(self) -> None:
         """Keep others from swapping or dropping the build until the transaction ends.
@@ -217,12 +224,12 @@ class AppLog:
             raise BuildChanged(f"the views of app {self.app} {now}: run it with that build's code")
         if epoch != self.epoch:
             raise BuildChanged(
-                f"another process swapped build {self.build} of app {self.app}, and back again"
+                f"another process swapped build {self.build} of app {self.app}, and back, or made it anew"
             )
 
     def keep(self) -> None:
         """Send what `hold` does, without asking: everything that follows fails if the build has changed."""
-        self._pipeline.run(_KEEP, {**self._place, "epoch": self.epoch})
+        self._pipeline.run(_KEEP, {**self._place, "epoch": self.epoch, "is_live": self._is_live})
 
     def set_history_from(self, block_id: int) -> None:
         """Send that history before a block is no longer kept; it only ever moves up."""
