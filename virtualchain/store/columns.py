@@ -161,7 +161,7 @@ class Column:
         if self.modifier >= 0:
             precision = ((self.modifier - 4) >> 16) & 0xFFFF
             scale = (((self.modifier - 4) & 0x7FF) ^ 1024) - 1024
-            value = value.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, _EXACT)
+            value = value.quantize(Decimal(1).scaleb(-scale, _EXACT), ROUND_HALF_UP, _EXACT)
             if value and value.adjusted() >= precision - scale:
                 raise ValueDoesNotFit
             exponent = -scale

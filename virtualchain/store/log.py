@@ -224,7 +224,7 @@ class AppLog:
             raise BuildChanged(f"the views of app {self.app} {now}: run it with that build's code")
         if epoch != self.epoch:
             raise BuildChanged(
-                f"another process swapped build {self.build} of app {self.app}, and back, or made it anew"
+                f"another process swapped build {self.build} of app {self.app}, and back, or made it again"
             )
 
     def keep(self) -> None:

@@ -1,7 +1,8 @@
 """`Table`: one projection as reducers read and write it, row by row, without SQL."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from virtualchain.errors import UsageError
 from virtualchain.store.failures import Refused
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from virtualchain.store.columns import Shape, Values
     from virtualchain.store.rows import Rows
 
+_MOST_FOUND: Final = 2**62
+"""A limit that none reaches, and that fits what the server takes as one."""
 Row = TypeVar("Row", bound=Mapping[str, Any])
 """What its rows are for a type checker: a TypedDict, or any dict."""
 
@@ -65,7 +68,8 @@ class Table(Generic[Row]):
         if values is None:
             return []
         if limit is not None:
-            return [self._dict(row) for row in self._rows.edge(values, limit, backwards=backwards)]
+            most = min(limit, _MOST_FOUND)
+            return [self._dict(row) for row in self._rows.edge(values, most, backwards=backwards)]
         rows = self._rows.beginning_with(values)
         return [self._dict(row) for row in (reversed(rows) if backwards else rows)]
 
@@ -204,7 +208,8 @@ class Table(Generic[Row]):
         row = list(self._row_or_default(key))
         for name, amount in amounts.items():
             place = shape.place(name)
-            left = shape.columns[place].add(row[place], -amount)
+            taken = amount.copy_negate() if isinstance(amount, Decimal) else -amount  # exact, as - is not
+            left = shape.columns[place].add(row[place], taken)
             if left < 0:
                 who = ", ".join(map(str, key))
                 raise Refused(

@@ -161,7 +161,7 @@ def test_an_epoch_that_comes_back(
     open_engine: Open,
     reasons: list[str],
 ) -> None:
-    """A logical copy has the rows of its original, and sequences that begin anew."""
+    """A logical copy has the rows of its original, and sequences that begin again."""
     mine(fake_node, b"a")
     with open_engine(an_app(), another()) as engine:
         last = engine.build()

@@ -30,6 +30,8 @@ from virtualchain.store.guard.syntax import Syntax
 from virtualchain.store.guard.tokens import DIALECT, text_complaints
 from virtualchain.store.guard.words import word_complaints
 
+_ONE_VALUE: Final = (exp.Cast, exp.Coalesce, exp.Case, exp.Lower, exp.Upper, exp.Length, exp.Abs)
+"""Functions that return one value; others may return several."""
 _LONGEST: Final = 100_000
 """Characters of a statement: what is longer was put together from values."""
 _UNREADABLE: Final = (
@@ -131,6 +133,8 @@ def _affected_rows(tree: exp.Expr) -> int | None:
     """Count the rows of an INSERT that adds or updates each of them; None for any other statement."""
     if not isinstance(tree, exp.Insert) or not isinstance(tree.expression, exp.Values):
         return None
+    if not all(isinstance(each, _ONE_VALUE) for each in tree.expression.find_all(exp.Func)):
+        return None  # it may return several values, which makes several rows of one
     conflict = tree.args.get("conflict")
     if conflict is not None and (conflict.args["action"].name != "DO UPDATE" or conflict.args["where"]):
         return None
