@@ -52,6 +52,8 @@ class _Row:
     """Whether it was changed in the block."""
     is_dirty: bool = False
     """Whether it was changed since it was written."""
+    order: int = 0
+    """Its place among the rows that became dirty; they are written in this order."""
     was_put: bool = False
     """Whether it was put since it was written."""
     element: int | None = None
@@ -129,7 +131,9 @@ class Rows:
         self._kept = KeptRows(shape, most_kept)
         self._known: dict[Values, _Row] = {}
         self._dirty: list[Values] = []
-        """The keys of rows with a change that is not written yet."""
+        """The keys of rows with a change that is not written yet, in the order of their first changes."""
+        self._changes = 0
+        """How many rows became dirty."""
         self._statements = _Statements(connection, call.pipeline, projection, shape)
         self._groups: dict[_Places, _Group] = {}
         """Made when they are first asked for."""
@@ -287,6 +291,8 @@ class Rows:
         row.now = values
         if not row.is_dirty:
             self._dirty.append(key)
+            self._changes += 1
+            row.order = self._changes
         row.is_changed = row.is_dirty = self._call.has_changed = True
         row.was_put = row.was_put or values is not None
 
@@ -311,7 +317,8 @@ class Rows:
         for rows, key, row in reversed(self._call.journal):
             if rows is self:
                 self._known[key] = row
-        self._dirty = [key for key, row in self._known.items() if row.is_dirty]
+        dirty = [key for key, row in self._known.items() if row.is_dirty]
+        self._dirty = sorted(dirty, key=lambda key: self._known[key].order)
         if statements_wrote:
             self._known, self._groups = {key: self._known[key] for key in self._dirty}, {}
 

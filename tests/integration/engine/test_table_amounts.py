@@ -1,4 +1,4 @@
-"""Values that only a callback's arithmetic, or a count that is not waited for, would change."""
+"""What depends neither on a callback's arithmetic, nor on the rows that are kept, nor on what is waited for."""
 
 from decimal import Decimal, localcontext
 from typing import Any
@@ -65,3 +65,31 @@ def test_a_count_is_that_of_the_rows(fake_node: FakeNode, run: Run, query: Query
     run(app)
     counts = query("SELECT (fields ->> 'count')::integer AS n FROM virtualchain.ops ORDER BY block_id")
     assert [each["n"] for each in counts] == [4, 3, 0, 4]
+
+
+def test_rows_are_written_in_the_order_of_their_changes(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Also after a call was undone, whether they were read in this block or are kept from earlier ones."""
+    schema = "CREATE TABLE t (k text PRIMARY KEY, u integer NOT NULL UNIQUE)"
+    app = App("order", magic=b"or", projections=schema)
+
+    def commit(op: dict[str, Any], state: State) -> Rejected | None:
+        table = state.table("t")
+        changes = {"make": {"a": 1, "b": 2}, "both": {"b": 3, "a": 2}, "refuse": {"c": 50}}
+        for key, unique in changes.get(op["do"], {}).items():
+            table.put({"k": key, "u": unique})
+        if op["do"] == "look":
+            table.get("b")
+        elif op["do"] == "sql":
+            state.execute("UPDATE t SET u = 99 WHERE k = 'z'")
+        return Rejected("no") if op["do"] == "refuse" else None
+
+    def keys(op: dict[str, Any]) -> dict[str, list[str]]:
+        return {"t": ["a", "b"]} if op["do"] == "both" else {}
+
+    app.add(b"o", parse=lambda payload: {"do": payload.decode()}, commit=commit, keys=keys)
+    for ops in ((b"make",), (b"sql",), (b"look",)):
+        fake_node.mine([fake_node.send(b"oro" + op) for op in ops])
+    run(app)
+    fake_node.mine([fake_node.send(b"oro" + op) for op in (b"both", b"refuse")])
+    run(app)
+    assert query('SELECT * FROM "order".t ORDER BY k') == [{"k": "a", "u": 2}, {"k": "b", "u": 3}]
