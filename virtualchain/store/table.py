@@ -166,6 +166,7 @@ class Table(Generic[Row]):
             place = shape.place(name)
             taken[place] = shape.columns[place].add(taken[place], amount)
         shape.check(taken)
+        shape.check_sizes(self._rows.row(from_key).now, lessened)  # before anything is written
         self._rows.change(to_key, tuple(taken))
         if from_key != to_key:
             self._rows.change(from_key, lessened)

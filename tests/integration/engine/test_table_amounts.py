@@ -1,4 +1,4 @@
-"""What depends neither on a callback's arithmetic, nor on the rows that are kept, nor on what is waited for."""
+"""What depends neither on a callback's arithmetic, nor on rows that are kept, nor on what is waited for."""
 
 from decimal import Decimal, localcontext
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from virtualchain import App, Rejected, State
+from virtualchain.errors import VirtualchainError
 from virtualchain.testing import FakeNode
 
 
@@ -30,6 +31,25 @@ def test_amounts_are_exact(fake_node: FakeNode, run: Run, query: Query, precisio
     run(app)
     assert query("SELECT reason FROM virtualchain.rejections") == []
     assert query("SELECT * FROM exact.a ORDER BY k") == [{"k": "ann", "v": 0}, {"k": "bob", "v": amount}]
+
+
+def test_a_move_that_is_refused_moves_nothing(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Also if the giver has no row, and its key is too long for one."""
+    app = App("moves", magic=b"mv", projections="CREATE TABLE a (k text PRIMARY KEY, v integer DEFAULT 5)")
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        table = state.table("a")
+        table.put({"k": "bob", "v": 0})
+        try:
+            table.move("x" * 3_000, "bob", v=3)
+        except VirtualchainError:
+            op["caught"] = True
+
+    app.add(b"o", parse=lambda payload: {}, commit=commit)
+    fake_node.mine([fake_node.send(b"mvo")])
+    run(app)
+    assert query("SELECT fields FROM virtualchain.ops") == [{"fields": {"caught": True}}]
+    assert query("SELECT * FROM moves.a") == [{"k": "bob", "v": 0}]
 
 
 def test_any_limit_is_one(fake_node: FakeNode, run: Run, query: Query) -> None:
