@@ -224,7 +224,7 @@ WHERE used.used_collation <> 0 AND used.used_collation NOT IN (SELECT oid FROM a
 ORDER BY 1;
 
 -- name: unstable_expressions
--- Defaults, checks and indexes that depend on more than the row: the clock, chance, settings or the time of installation.
+-- Defaults, checks and indexes that depend on more than the row: the clock, chance, settings, the time of installation, or how the server's version reads text as another type.
 SELECT DISTINCT format('%%s may yield other values elsewhere or later', e.place)
 FROM ({expressions}) AS e
 WHERE e.tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR'
@@ -237,6 +237,10 @@ WHERE e.tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR'
         JOIN pg_type AS t ON t.oid = m[1]::oid
         JOIN pg_proc AS p ON p.oid IN (t.typinput, t.typoutput)
         WHERE p.provolatile <> 'i')
+    OR EXISTS (
+        SELECT FROM regexp_matches(e.tree, ':resulttype (\d+) :resultcollid', 'g') AS m -- what only COERCEVIAIO has side by side
+        JOIN pg_type AS t ON t.oid = m[1]::oid
+        WHERE t.typcategory NOT IN ('S', 'E') AND t.oid NOT IN ('bytea'::regtype, 'uuid'::regtype))
     OR EXISTS (
         SELECT FROM unnest(ARRAY['now', 'today', 'tomorrow', 'yesterday']) AS w (word)
         CROSS JOIN LATERAL (VALUES (w.word::timestamptz::text), (w.word::timestamp::text), (w.word::date::text),

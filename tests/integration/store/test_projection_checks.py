@@ -191,6 +191,11 @@ def test_types(writer: psycopg.Connection, column: str, complaint: str) -> None:
         ("date CHECK (b > 'yesterday')", "the constraint t_b_check of t"),
         ("int CHECK (random() < b)", "the constraint t_b_check of t"),
         ("date CHECK (b::text LIKE '2%')", "the constraint t_b_check of t"),
+        ("text CHECK (b::bigint > 0)", "the constraint t_b_check of t"),  # 1_000 since PostgreSQL 16
+        ("text CHECK (b::varchar::boolean)", "the constraint t_b_check of t"),
+        ("text[] CHECK (b::numeric[] <> '{}')", "the constraint t_b_check of t"),
+        ("text); CREATE INDEX ON t ((b::int)", "the index t_b_idx of t"),
+        ("number", "the constraint number_check of number"),
         ("moment", "the default of domain moment"),
         ("past", "the constraint past_check of past"),
         ("timestamptz); CREATE INDEX ON t (a) WHERE (b < 'today'", "the index t_a_idx of t"),
@@ -201,9 +206,26 @@ def test_what_depends_on_more_than_the_row(writer: psycopg.Connection, column: s
     types = """
         CREATE DOMAIN moment AS timestamptz DEFAULT now();
         CREATE DOMAIN past AS timestamptz CHECK (VALUE < CURRENT_TIMESTAMP);
+        CREATE DOMAIN number AS text CHECK (VALUE::numeric > 0);
     """
     message = refusal(writer, f"{types} CREATE TABLE t (a int PRIMARY KEY, b {column})")
     assert f"{complaint} may yield other values elsewhere or later" in message
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "bigint CHECK (b::text <> '7')",
+        "text CHECK (b::bytea <> '\\x00' AND b::varchar(9) = b)",
+        "text CHECK (b::uuid::text = b)",
+        "numeric CHECK (b::integer::smallint > 0)",
+    ],
+)
+def test_casts_that_any_version_reads_alike(writer: psycopg.Connection, column: str) -> None:
+    """Numbers are written as text, and text is read as bytes or as a UUID."""
+    with writer.transaction():
+        install(writer, "keep", "keep", "1", f"CREATE TABLE t (a int PRIMARY KEY, b {column})")
+        raise psycopg.Rollback
 
 
 @pytest.mark.parametrize(
