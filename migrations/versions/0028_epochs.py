@@ -1,4 +1,4 @@
-"""A build that was swapped, and back, is told from one that was not.
+"""A number shows that a build was swapped, even if it was swapped back.
 
 Revision: 0028.
 """

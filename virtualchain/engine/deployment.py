@@ -137,10 +137,10 @@ class Deployment:
             check_consistency(self.connection, repairs)
             _forget_pending(self.connection)
             self.warnings = self._warnings()
-            at_rest = [machine for machine in self.machines if machine.log.status() == "halted"]
+            halted = [machine for machine in self.machines if machine.log.status() == "halted"]
             self.causes = dict(former.causes)
             """The exceptions that halted apps since this process began, by app."""
-            self.halted = {machine.contract.name: machine.log.error() or {} for machine in at_rest}
+            self.halted = {machine.contract.name: machine.log.error() or {} for machine in halted}
             self._stopped = set(former.stopped)
             names = {*self.halted, *self._stopped}
             self.running = [machine for machine in self.machines if machine.contract.name not in names]

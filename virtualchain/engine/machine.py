@@ -139,6 +139,7 @@ class Machine:
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
         self._priors.forget()
+        self._held_at = -1
         self.log.join(is_live=self._is_live)  # first: what is read then may already be of a later epoch
         self.place = Place(self.contract.name, self.build, self.log.epoch, self._is_live)
         recorded = self._last_recorded = self.log.cursor()

@@ -152,6 +152,7 @@ def test_an_app_that_has_stopped_stays_so_in_the_next_session(
     assert query(where) == [{"last": fake_node.height}]
 
 
+@pytest.mark.parametrize("texts", [[b"b"], []])
 def test_an_epoch_that_comes_back(
     fake_node: FakeNode,
     database_url: str,
@@ -160,6 +161,7 @@ def test_an_epoch_that_comes_back(
     make_build: Callable[..., Any],
     open_engine: Open,
     reasons: list[str],
+    texts: list[bytes],
 ) -> None:
     """A logical copy has the rows of its original, and sequences that begin again."""
     mine(fake_node, b"a")
@@ -172,7 +174,7 @@ def test_an_epoch_that_comes_back(
             connection.execute(again.encode())
         swap(database_url, "texts", "v2", state_folder=tmp_path)
         [now] = query("SELECT epoch, is_live FROM vc.apps WHERE name = 'texts' AND build = '1'")
-        mine(fake_node, b"b")
+        mine(fake_node, *texts)
         fake_node.mine(n=3)
         assert engine.build() == fake_node.height
     assert now["is_live"] is False
