@@ -12,6 +12,17 @@ ORDER BY a.attnum;
 SELECT 1 FROM pg_constraint
 WHERE conrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND contype = 'p' AND condeferrable;
 
+-- name: computed_check
+-- Whether a check of one projection computes a number, other than a length or a place: it may not fit, or be divided by zero, though all values of the row fit their columns.
+SELECT 1
+FROM pg_constraint AS k
+CROSS JOIN LATERAL regexp_matches(k.conbin::text, ':(?:opfuncid|funcid) (\d+)', 'g') AS m (match)
+JOIN pg_proc AS p ON p.oid = m.match[1]::oid
+JOIN pg_type AS t ON t.oid = p.prorettype
+WHERE k.conrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND k.contype = 'c' AND t.typcategory = 'N'
+    AND p.proname NOT IN ('ascii', 'bit_length', 'char_length', 'character_length', 'length', 'octet_length', 'position', 'strpos')
+LIMIT 1;
+
 -- name: default
 -- The value of a column's default, as the column stores it.
 SELECT CAST(({expression}) AS {type})

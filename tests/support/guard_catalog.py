@@ -10,10 +10,11 @@ from virtualchain.store.guard.statements import examine
 
 IMMUTABLE = frozenset(
     """
-    any_value array_agg array_sort bool_or chr count date_larger date_mi encode first_value generate_series
-    hashtext isfinite jsonb_array_elements jsonb_object_agg jsonb_path_query lag left length lower max md5
-    normalize position rank repeat round row_number sha256 string_agg sum timestamp_mi to_bin to_tsvector
-    unnest upper xmlagg
+    any_value array_agg array_sort bool_or chr count date_larger date_mi decode encode first_value
+    generate_series hashtext int4send isfinite jsonb_array_elements jsonb_each jsonb_object_agg
+    jsonb_path_query lag left length lower max md5 min normalize position rank regexp_count
+    regexp_split_to_table repeat reverse round row_number sha256 string_agg sum timestamp_mi to_bin
+    to_tsvector unnest upper xmlagg
     """.split()
 )
 """Built-in functions that the catalog calls immutable."""

@@ -394,6 +394,7 @@ class _Judge:
             try:
                 with _CONTAINED:
                     callback(self._block.block_id, ops, db_state=self._state.db_state)
+                self._state.finish_call()
             finally:
                 self._raise_hidden_failure()
         except Exception as error:
@@ -442,8 +443,11 @@ class _Judge:
             raise
         finally:
             self._raise_hidden_failure()
-        if isinstance(result, Rejected) and self._state.wrote():
-            raise _Undone(result.reason)
+        if isinstance(result, Rejected):
+            if self._state.wrote():
+                raise _Undone(result.reason)
+        else:
+            self._state.finish_call()
         return result
 
     def _begin_call(self) -> bool:

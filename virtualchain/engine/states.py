@@ -59,6 +59,9 @@ class AppState(Protocol):
         Others send their statements ahead, see `State.begin_call`.
         """
 
+    def finish_call(self) -> None:
+        """Finish a call inside its savepoint, unless it is rejected; raise for rows that do not fit."""
+
     def end_call(self, candidate: object) -> None:
         """End a call whose writes stay, on a candidate, or on the block as a whole (None)."""
 
@@ -151,6 +154,10 @@ class TableState:
         """Begin a call; what was sent in front of one that is careful is waited for."""
         self.db_state.begin_call(call, is_careful=is_careful)
 
+    def finish_call(self) -> None:
+        """Write the rows of which a check may refuse the values for what it computes with them."""
+        self.db_state.finish_call()
+
     def end_call(self, candidate: object) -> None:
         """Do nothing: the block's end counts."""
 
@@ -235,6 +242,9 @@ class OpaqueState:
         """Do nothing: the state is the app's."""
 
     def begin_call(self, call: int, *, is_careful: bool) -> None:
+        """Do nothing: the state is the app's."""
+
+    def finish_call(self) -> None:
         """Do nothing: the state is the app's."""
 
     def end_call(self, candidate: object) -> None:

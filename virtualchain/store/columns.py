@@ -180,6 +180,8 @@ class Shape:
     """Places of the key's columns, in the order of the key."""
     indexes: tuple[tuple[int, ...], ...]
     """Places of the columns of each index with entries of different sizes."""
+    has_computed_check: bool = False
+    """Whether a check computes a number, which may not fit although the row's values do."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:

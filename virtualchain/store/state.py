@@ -209,14 +209,8 @@ class State:
         except (TypeError, UsageError) as error:
             error.add_note(f"the statement: {short(known.statement)}")
             raise
-        try:
-            if self.rows.is_dirty:
-                self.write()
-                if not self._sends_ahead:
-                    self._pipeline.wait()
-        except psycopg.Error as error:
-            self._failure = self._failure or error  # what the rows do not fit is no fault of this statement
-            raise
+        if self.rows.is_dirty:
+            self._write_of_call()
         try:
             self._open()
             self._has_sent = True
@@ -237,6 +231,19 @@ class State:
             self._failure = self._failure or error
             raise
         return answer
+
+    def _write_of_call(self) -> None:
+        """Write the rows that were changed; what they do not fit is no fault of the next statement."""
+        try:
+            self.write()
+            if not self._sends_ahead:
+                self._pipeline.wait()
+        except psycopg.Error as error:
+            if does_not_fit(error):
+                self._failure = self._failure or ValueDoesNotFit()
+                raise self._failure from error
+            self._failure = self._failure or error
+            raise
 
     def _known(self, statement: LiteralString, parameters: Parameters) -> _Known:
         key = statement, parameters is not None
@@ -286,6 +293,14 @@ class State:
         self._sends_ahead = not is_careful
         self._wrote = False
         self.rows.begin_call(may_be_undone=is_careful)
+
+    def finish_call(self) -> None:
+        """Write what a check that computes may refuse: this call's input is rejected, as by a statement."""
+        if self.rows.may_not_fit:
+            was_open = self._is_open
+            self._write_of_call()
+            if was_open:
+                self._open()
 
     def write(self) -> None:
         """Leave the app's role, and write the rows that were changed one by one."""

@@ -38,12 +38,17 @@ class Tables:
         self.begin_call = self._call.begin
         self._tables: dict[str, Table[Any]] = {}
         """Those that callbacks have asked for."""
+        self._computing: list[Rows] = []
+        """Those of tables whose checks compute."""
         all_projections = projections(connection, schema)
         for projection in all_projections:
             shape = _read_shape(connection, projection)
             if isinstance(shape, Shape):
                 most_kept = MOST_KEPT // len(all_projections)
-                self._rows[projection.name] = Rows(connection, projection, shape, self._call, most_kept)
+                rows = Rows(connection, projection, shape, self._call, most_kept)
+                self._rows[projection.name] = rows
+                if shape.has_computed_check:
+                    self._computing.append(rows)
             else:
                 self._refused[projection.name] = shape
             if projection.name == tracks:
@@ -133,6 +138,11 @@ class Tables:
         return any(rows.is_dirty for rows in self._rows.values())
 
     @property
+    def may_not_fit(self) -> bool:
+        """Whether a change that is not written yet may be refused for what a check computes with it."""
+        return any(rows.is_dirty for rows in self._computing)
+
+    @property
     def has_changed(self) -> bool:
         """Whether the call has changed a row."""
         return self._call.has_changed
@@ -208,6 +218,7 @@ def _read_shape(connection: psycopg.Connection, projection: Projection) -> Shape
         tuple(columns),
         tuple(names.index(name) for name in projection.key),
         tuple(indexes),
+        connection.execute(_Q["computed_check"], place).fetchone() is not None,
     )
 
 

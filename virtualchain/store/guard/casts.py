@@ -29,7 +29,7 @@ _ALIASES: Final = {
     "character": "char",
     "bpchar": "char",
 }
-_NUMBERS: Final = (
+NUMBERS: Final = (
     exp.Abs,
     exp.Avg,
     exp.Boolean,
@@ -112,7 +112,7 @@ class Casts:
                 return all(self._is_no_text(each, target) for each in node.expressions)
             case exp.Subquery() if isinstance(node.this, exp.Select):
                 return all(self._is_no_text(each.unalias(), target) for each in node.this.expressions)
-        return isinstance(node, _NUMBERS)
+        return isinstance(node, NUMBERS)
 
 
 def type_name(kind: exp.DataType) -> str:

@@ -34,17 +34,20 @@ _ALLOWED_FUNCTIONS: Final = frozenset({"generate_series", "length", "lower", "up
 because no value has that variant's type."""
 _EXCLUDED_FUNCTIONS: Final = frozenset(
     """
-    acos acosd acosh any_value array_reverse array_sort asin asind asinh atan atan2 atan2d atand atanh
-    casefold cbrt corr cos cosd cosh cot cotd covar_pop covar_samp crc32 crc32c cume_dist degrees erf erfc
-    exp gamma icu_unicode_version is_normalized jsonb_path_exists jsonb_path_match jsonb_path_query
-    jsonb_path_query_array jsonb_path_query_first jsonb_set_lax lgamma ln log log10 normalize numeric_exp
-    numeric_ln numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont
-    phraseto_tsquery pi plainto_tsquery pow power querytree quote_ident radians regr_avgx regr_avgy
-    regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy setweight sin sind sinh sqrt
-    strip tan tand tanh timezone to_bin to_oct to_tsquery to_tsvector ts_delete ts_filter ts_rank
-    ts_rank_cd tsquery_phrase tsvector_to_array unicode_assigned unicode_version uuid_extract_timestamp
-    uuid_extract_version websearch_to_tsquery width_bucket xml_is_well_formed_content
-    xml_is_well_formed_document xmltext
+    acos acosd acosh any_value any_value_transfn array_reverse array_sort asin asind asinh atan atan2
+    atan2d atand atanh bytea_larger bytea_smaller casefold cbrt corr cos cosd cosh cot cotd covar_pop
+    covar_samp crc32 crc32c cume_dist date_add date_subtract degrees erf erfc exp gamma
+    icu_unicode_version interval_avg interval_sum is_normalized json_object_agg_strict
+    json_object_agg_unique json_object_agg_unique_strict jsonb_object_agg_strict jsonb_object_agg_unique
+    jsonb_object_agg_unique_strict jsonb_path_exists jsonb_path_match jsonb_path_query
+    jsonb_path_query_array jsonb_path_query_first jsonb_set_lax lgamma ln log log10 normalize
+    numeric_exp numeric_ln numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont
+    phraseto_tsquery pi plainto_tsquery pow power querytree quote_ident radians record_larger
+    record_smaller regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy
+    regr_syy setweight sin sind sinh sqrt strip tan tand tanh timezone to_bin to_oct to_tsquery
+    to_tsvector ts_delete ts_filter ts_rank ts_rank_cd tsquery_phrase tsvector_to_array unicode_assigned
+    unicode_version uuid_extract_timestamp uuid_extract_version websearch_to_tsquery width_bucket
+    xml_is_well_formed_content xml_is_well_formed_document xmltext
     """.split()
 )
 """Immutable functions whose results are floats or differ between versions of PostgreSQL, or that only some

@@ -22,6 +22,8 @@ _NEW_NUMBER: Final = re.compile(
 """Numbers in text that are read since PostgreSQL 16, and errors before."""
 _LIST: Final = re.compile(r"[\s{}\[\](),\":=]+")
 """What separates the parts of an array, a range or a row in text."""
+_EMPTY_LISTS: Final = re.compile(r"\s*(\[[\d\s:\[\]+-]*=\s*)?\{\s*\{[\s{},]*")
+"""An array of empty arrays, which is an empty one since PostgreSQL 17."""
 _INFINITY: Final = re.compile(r"\s*[{(\[]?\s*[+-]?\s*infinity\b", re.IGNORECASE)
 """An interval, or a date with a sign, since PostgreSQL 17."""
 _MOMENT: Final = re.compile(
@@ -58,7 +60,7 @@ def literal_complaints(token: Token, before: TokenType | None, source: str) -> I
             f"how '{token.text}' is read as a number depends on the server's version "
             "(pass text as a parameter)"
         )
-    if _INFINITY.match(token.text):
+    if _INFINITY.match(token.text) or _EMPTY_LISTS.fullmatch(token.text):
         yield f"how '{token.text}' is read depends on the server's version (pass text as a parameter)"
     depth = deepest = 0
     for character in token.text:

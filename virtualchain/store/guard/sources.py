@@ -7,6 +7,7 @@ carry that from one source to the next. Whatever is not certain counts as not fi
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from sqlglot import exp
@@ -76,6 +77,7 @@ class Reader:
     """Reads the sources of one statement's queries."""
 
     def __init__(self, tree: exp.Expr, catalog: Catalog) -> None:
+        self._tree = tree
         self._catalog = catalog
         self.ctes: dict[str, exp.Expr] = {cte.alias: cte for cte in tree.find_all(exp.CTE)}
 
@@ -116,9 +118,9 @@ class Reader:
                     for column, part in zip(columns, inner.expressions, strict=False)
                     if isinstance(part, exp.Cast) and part.to.expressions
                 }
-                if not isinstance(number, exp.Identifier):
+                if not number:
                     return Source(name, frozenset(columns), types=types)
-                ordinal = number.name
+                ordinal = number.name if isinstance(number, exp.Identifier) else "ordinality"
                 types[ordinal] = "bigint"
                 return Source(name, frozenset([*columns, ordinal]), (frozenset({ordinal}),), types=types)
             case exp.Table() if isinstance(inner.this, exp.ExplodingGenerateSeries | exp.GenerateSeries):
@@ -126,6 +128,34 @@ class Reader:
                 types = {column: "bigint"}  # or numeric; in any case not text
                 return Source(name, frozenset({column}), (frozenset({column}),), types=types)
         return Source(name, None)
+
+    def is_column(self, column: exp.Column) -> bool:
+        """Return whether `source.name` surely names a column: else it may be a call of a function.
+
+        What a source whose columns are not known may have must be named somewhere in the statement.
+        """
+        columns = self._named
+        for node in scopes(column):
+            if isinstance(node, exp.Insert) and column.table == "excluded":
+                table = self._catalog.tables.get(node.find(exp.Table).name)  # type: ignore[union-attr]  # INTO names one
+                columns = frozenset(() if table is None else table.columns)
+                break
+            source = next((each for each in self.scope(node).sources if each.alias == column.table), None)
+            if source is not None:
+                columns = self._named | {source.alias} if source.columns is None else source.columns
+                break
+        return column.name in columns
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """The names that the statement and the server give, and those of the tables' columns."""
+        aliases = self._tree.find_all(exp.TableAlias)
+        return frozenset(
+            {name for table in self._catalog.tables.values() for name in table.columns}
+            | {alias.alias for alias in self._tree.find_all(exp.Alias)}
+            | {column.name for alias in aliases for column in alias.columns}
+            | {"key", "value", "ordinality", *(f"column{number}" for number in range(1, 100))}
+        )
 
     def origin(self, column: exp.Column) -> str | exp.Expr | None:
         """Return the type of a column, or what a query computes it from, if that is certain."""

@@ -7,6 +7,7 @@ from sqlglot import exp
 
 from virtualchain.store.guard.casts import Casts
 from virtualchain.store.guard.catalog import Catalog
+from virtualchain.store.guard.newer import Newer
 from virtualchain.store.guard.refusal import Section, in_section
 from virtualchain.store.guard.sources import Reader, depth
 from virtualchain.store.guard.tokens import DIALECT
@@ -64,6 +65,7 @@ class Syntax:
         self._catalog = catalog
         self._reader = reader
         self._casts = casts
+        self._newer = Newer(tree, reader)
 
     def complaints(self) -> Iterator[tuple[str, Section]]:
         """Yield what is wrong, from the top of the tree down, with the section that explains it."""
@@ -82,6 +84,11 @@ class Syntax:
                 yield from in_section("own-tables", self._table(node))
             case exp.Column() | exp.Dot():
                 yield from in_section("own-tables", self._column(node))
+                if self._may_call(node):
+                    complaint = (
+                        f"{node.sql(DIALECT)} may call a function (name a column of a table in FROM: t.x)"
+                    )
+                    yield complaint, "volatile-functions"
             case exp.Lock() if node.args.get("wait") is not None:
                 yield "NOWAIT and SKIP LOCKED depend on other sessions (leave them out)", "one-statement"
             case exp.Collate() if node.expression.name not in {"C", "POSIX"}:
@@ -89,32 +96,7 @@ class Syntax:
                 yield f'the collation {name} depends on the host (leave it out, or write "C")', "versions"
             case exp.Cast():
                 yield from in_section("sql-text", self._casts.complaints(node))
-        yield from in_section("versions", self._newer(node))
-
-    def _newer(self, node: exp.Expr) -> Iterator[str]:
-        """Look for what only newer versions of PostgreSQL have."""
-        match node:
-            case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
-                if not node.alias:
-                    yield "only newer versions of PostgreSQL take a subquery in FROM without AS (name it)"
-            case exp.Merge() if node.args.get("returning") is not None:
-                yield "only newer versions of PostgreSQL have MERGE … RETURNING (query the rows)"
-            case exp.Column() if node.table in {"old", "new"} and node.find_ancestor(exp.Returning):
-                yield "only newer versions of PostgreSQL have old and new in RETURNING (name columns)"
-            case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
-                yield f"only newer versions of PostgreSQL have {node.name} with two arguments (pass one)"
-            case exp.Is() if node.expression.name == "normalized":
-                yield f"what is normalized depends on the server's version of Unicode {_IN_PYTHON}"
-            case exp.Max() | exp.Min() | exp.Reverse():
-                value = node.this.unnest()
-                is_row = isinstance(value, exp.Tuple) or (
-                    isinstance(value, exp.Column)
-                    and not value.table
-                    and value.name in {table.alias_or_name for table in self._tree.find_all(exp.Table)}
-                )
-                is_bytes = isinstance(value, exp.Column) and self._reader.origin(value) == "bytea"
-                if is_row or is_bytes or (isinstance(value, exp.Anonymous) and value.name.lower() == "row"):
-                    yield f"only newer versions of PostgreSQL have {node.key} of such a value (use ORDER BY)"
+        yield from in_section("versions", self._newer.complaints(node))
 
     def _table(self, node: exp.Table) -> Iterator[str]:
         if not isinstance(node.this, exp.Identifier):
@@ -133,3 +115,9 @@ class Syntax:
         name = (parts[0] if isinstance(node, exp.Column) else parts[-1]).name
         if name in _SYSTEM_COLUMNS:
             yield f"the system column {name} depends on where rows are stored (use the primary key)"
+
+    def _may_call(self, node: exp.Column | exp.Dot) -> bool:
+        """Return whether a name after a dot may be a function's, as in `(x).f` and `t.f`."""
+        if isinstance(node, exp.Dot):
+            return not isinstance(node.expression, exp.Star)
+        return bool(node.table) and not isinstance(node.this, exp.Star) and not self._reader.is_column(node)

@@ -1,0 +1,127 @@
+"""What only newer versions of PostgreSQL have, and how they read what they all have."""
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
+
+from sqlglot import exp
+
+from virtualchain.store.guard.casts import NUMBERS, type_name
+from virtualchain.store.guard.parameters import parameter
+from virtualchain.store.guard.sources import Reader
+
+_IN_PYTHON: Final = "(do it in Python, and pass the value)"
+_OF_BYTES: Final = frozenset({"bit_count", "encode", "get_bit", "get_byte", "md5", "octet_length"})
+"""Functions that take bytes, and return none."""
+_MAKES_BYTES: Final = re.compile(r"convert_to|decode|sha\d+(digest)?|\w+send")
+"""Functions that return bytes, whatever they take."""
+
+
+class Newer:
+    """Looks at the nodes of one statement's tree; a complaint is a clause."""
+
+    def __init__(self, tree: exp.Expr, reader: Reader) -> None:
+        self._tree = tree
+        self._reader = reader
+
+    def complaints(self, node: exp.Expr) -> Iterator[str]:  # noqa: C901 - one rule a kind of syntax
+        """Yield what is wrong with one node."""
+        match node:
+            case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
+                if not node.alias:
+                    yield "only newer versions of PostgreSQL take a subquery in FROM without AS (name it)"
+            case exp.Merge() if node.args.get("returning") is not None:
+                yield "only newer versions of PostgreSQL have MERGE … RETURNING (query the rows)"
+            case exp.Column() if self._is_old_or_new(node):
+                yield "only newer versions of PostgreSQL have old and new in RETURNING (name columns)"
+            case exp.Kwarg() | exp.PropertyEQ() if not isinstance(node.parent, exp.MakeInterval):
+                yield "what arguments are named depends on the server's version (pass them by their place)"
+            case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
+                yield f"only newer versions of PostgreSQL have {node.name} with two arguments (pass one)"
+            case exp.Is() if node.expression.name == "normalized":
+                yield f"what is normalized depends on the server's version of Unicode {_IN_PYTHON}"
+            case exp.Max() | exp.Min() | exp.Reverse() if self._is_row_or_bytes(node.this):
+                yield f"only newer versions of PostgreSQL have {node.key} of such a value (use ORDER BY)"
+            case exp.Cast() if type_name(node.to).removesuffix("[]") == "bytea":
+                if not self._is_text_or_bytes(node.this):
+                    yield f"only newer versions of PostgreSQL cast numbers to bytea {_IN_PYTHON}"
+
+    def _is_old_or_new(self, node: exp.Column) -> bool:
+        if not {node.table, node.name} & {"old", "new"} or node.find_ancestor(exp.Returning) is None:
+            return False
+        return bool(node.table) or self._reader.origin(node) is None
+
+    def _is_row_or_bytes(self, node: exp.Expr | None) -> bool:  # noqa: PLR0911 - one rule a kind of syntax
+        """Return whether an expression may be a row, bytes or an array of them."""
+        match node:
+            case exp.Tuple() | exp.Star():
+                return True
+            case exp.Column():
+                return isinstance(node.this, exp.Star) or self._is_row_or_bytes_column(node)
+            case exp.Cast():
+                return type_name(node.to).startswith("bytea")
+            case exp.Subquery() | exp.Select():
+                return any(self._is_row_or_bytes(each.unalias()) for each in node.selects)
+            case exp.Case():
+                branches = [branch.args["true"] for branch in node.args["ifs"]]
+                return any(map(self._is_row_or_bytes, [*branches, node.args.get("default")]))
+            case exp.Func() if not isinstance(node, exp.Predicate | exp.Connector):
+                name = _function(node)
+                if isinstance(node, NUMBERS) or name in _OF_BYTES:
+                    return False
+                if name == "row" or _MAKES_BYTES.fullmatch(name):
+                    return True
+        if node is None or isinstance(node, NUMBERS):
+            return False
+        return any(map(self._is_row_or_bytes, node.iter_expressions()))
+
+    def _is_row_or_bytes_column(self, node: exp.Column) -> bool:
+        if parameter(node) is not None:
+            return False
+        origin = self._reader.origin(node)
+        if isinstance(origin, exp.Expr):
+            return self._is_row_or_bytes(origin)
+        if origin is not None:
+            return origin.startswith("bytea")
+        is_whole = not node.table and node.name in {
+            source.alias_or_name for source in self._tree.find_all(exp.Table, exp.Subquery)
+        }
+        return is_whole or self._has_bytes
+
+    @cached_property
+    def _has_bytes(self) -> bool:
+        """Whether the statement has bytes anywhere, of which a column may be whose type is not known."""
+        return (
+            any(type_name(cast.to).startswith("bytea") for cast in self._tree.find_all(exp.Cast))
+            or any(_MAKES_BYTES.fullmatch(_function(call)) for call in self._tree.find_all(exp.Func))
+            or any(
+                isinstance(origin := self._reader.origin(column), str) and origin.startswith("bytea")
+                for column in self._tree.find_all(exp.Column)
+            )
+        )
+
+    def _is_text_or_bytes(self, node: exp.Expr | None) -> bool:  # noqa: PLR0911 - one rule a kind of syntax
+        """Return whether an expression surely is text or bytes, or an array of one."""
+        match node:
+            case exp.Column():
+                origin = self._reader.origin(node)
+                if isinstance(origin, exp.Expr):
+                    return self._is_text_or_bytes(origin)
+                return parameter(node) is not None or (
+                    origin is not None and origin.removesuffix("[]") in {"bytea", "text", "character varying"}
+                )
+            case exp.Cast():
+                return type_name(node.to).removesuffix("[]") in {"bytea", "text", "varchar"}
+            case exp.Literal():
+                return node.is_string
+            case exp.Paren() | exp.Bracket():
+                return self._is_text_or_bytes(node.this)
+            case exp.Coalesce() | exp.Array():
+                return all(map(self._is_text_or_bytes, node.iter_expressions()))
+        return isinstance(node, exp.DPipe | exp.Lower | exp.Upper | exp.Decode | exp.SHA2Digest)
+
+
+def _function(node: exp.Func) -> str:
+    """Return the name of a function, or of what sqlglot takes it for."""
+    return node.name.lower() if isinstance(node, exp.Anonymous) else node.key
