@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import postmaster, value
-from virtualchain.errors import UsageError
+from virtualchain.errors import StoreError, UsageError
+from virtualchain.store.embedded import host
 from virtualchain.store.embedded.host import server_account
 from virtualchain.store.embedded.installation import find_binaries
 from virtualchain.store.embedded.server import EmbeddedServer
@@ -55,6 +56,25 @@ def test_root_runs_the_server_as_another_user(server: EmbeddedServer) -> None:
     assert Path(f"/proc/{postmaster(server)}").stat().st_uid == account.uid != 0
     assert (server.folder / "data").stat().st_uid == account.uid
     assert (server.folder / "postgres.password").stat().st_uid == 0
+
+
+@as_root
+@pytest.mark.parametrize("setpriv", ["/usr/bin/setpriv", None, "/bin/false"])
+def test_programs_run_as_another_user(setpriv: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the system has no setpriv, or one that cannot; a program that is not there is an error."""
+    account = server_account()
+    assert account is not None
+    monkeypatch.setattr(shutil, "which", lambda name: setpriv)
+    host._way_to.cache_clear()
+    try:
+        ids = host.run(["sh", "-c", "id -u; id -g; id -G; umask; pwd"], account, folder="/tmp").stdout
+        assert ids.split() == [str(account.uid), *[str(account.gid)] * 2, "0077", "/tmp"]
+        with pytest.raises(
+            StoreError, match=f"^/no/such/program cannot be run as user {account.name}: No such"
+        ):
+            host.run(["/no/such/program"], account)
+    finally:
+        host._way_to.cache_clear()
 
 
 @as_root
