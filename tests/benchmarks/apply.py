@@ -270,7 +270,7 @@ def apply_blocks(
     warm = next(made)
     deployment.take(warm, near_tip=False)
     del warm
-    assert deployment.running, deployment.machines[0].log.error()
+    assert deployment.apps.running, deployment.apps.machines[0].log.error()
     pid = deployment.connection.info.backend_pid
     seconds, own, server = 0.0, 0.0, cpu_of(pid)
     at_once = min(max(BLOCKS_AT_ONCE, 1000 // max(1, ops)), 1 + _OPS_AT_ONCE // max(1, ops))

@@ -153,7 +153,7 @@ def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
                 reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 reader.execute("SELECT count(*) FROM accounts0.accounts")
         assert taken == milestones[-1], f"{milestones} are multiples of 10 blocks"
-        assert len(deployment.running) == len(apps), deployment.halted
+        assert len(deployment.apps.running) == len(apps), deployment.apps.halted
         grown = deployment.connection.execute(_SIZES).fetchall()
     per_op = {name: (size - sizes[name]) / taken for name, size in grown if size - sizes[name] > taken}
     ratio = rates[milestones[-1]] / rates[milestones[0]]
@@ -166,7 +166,7 @@ def _take_empty_blocks(url: str, count: int) -> float:
     deployment = _open(url, apps)
     last = deployment.last_block_id()
     seconds = take(deployment, [each for each in blocks(last + _EMPTY, 0) if each.block.block_id > last])
-    assert len(deployment.running) == count, deployment.halted
+    assert len(deployment.apps.running) == count, deployment.apps.halted
     deployment.close()
     return _EMPTY / seconds
 
@@ -180,7 +180,7 @@ def _update_one_row(url: str, case: str, few: int, many: int) -> dict[int, float
     rates = {}
     for pairs, scanned in zip(updates, blocks(3, 0, lambda block_id, _: updates[block_id - 1]), strict=True):
         rates[len(pairs)] = len(pairs) / take(deployment, [scanned])
-    assert deployment.running, deployment.halted
+    assert deployment.apps.running, deployment.apps.halted
     deployment.close()
     return {count: rates[count] for count in (few, many)}
 

@@ -141,7 +141,7 @@ def _advance(url: str, name: str, *, guarded: bool, watched: bool = False) -> tu
     with tempfile.TemporaryDirectory() as folder:
         options = Options(confirmations=0, state_folder=Path(folder), guard=watched)
         with closing(Deployment(url, [contract], None, options)) as deployment:
-            (machine,) = deployment.machines
+            (machine,) = deployment.apps.machines
             last = deployment.last_block_id()
             gc.collect()
             with nullcontext() if guarded else _without_guard():

@@ -254,7 +254,7 @@ def _sync(url: str, tracked: int, count: int, transactions: int, is_tracking: bo
     started = time.perf_counter()
     deployment.land()
     seconds += time.perf_counter() - started
-    assert deployment.running, deployment.machines[0].log.error()
+    assert deployment.apps.running, deployment.apps.machines[0].log.error()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured = {
         "rate": count / seconds,

@@ -35,7 +35,7 @@ def perform(engine: StateEngine, job: Job) -> None:
         tip = deployment.tape.tip()
         engine.build(int(str(argument)) + (deployment.first_block_id() if tip is None else tip.block_id))
     elif kind == "replay":
-        names = [machine.contract.name for machine in deployment.machines]
+        names = [machine.contract.name for machine in deployment.apps.machines]
         app = str(argument) if argument in names else names[0]
         replay(deployment, app, engine._listener)
     else:

@@ -18,7 +18,7 @@ import psycopg
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.engine import backfill, deployment, engine, rebuild, rollback
+from virtualchain.engine import backfill, deployment, engine, rebuild, rollback, roster
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.look import Look
 from virtualchain.engine.machine import Machine
@@ -45,7 +45,7 @@ REQUESTS: tuple[Place, ...] = (
 
 STEPS: tuple[Place, ...] = (
     (deployment, "connect_writer", "open"),
-    (deployment, "register", "register"),
+    (roster, "register", "register"),
     (deployment, "check_consistency", "start check"),
     (Deployment, "start_searches", "start searches"),
     (Machine, "load", "load"),

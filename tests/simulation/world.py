@@ -372,7 +372,7 @@ class World:
         last = first - 1 if tip is None else tip.block_id
         if last != max(stable, first - 1):
             raise Differs(f"the tape ends at block {last}, not {stable}: {self.engine.waits_for}")
-        for machine in deployment.machines:
+        for machine in deployment.apps.machines:
             if machine.cursor != max(last, machine.contract.start - 1):
                 raise Differs(f"app {machine.contract.name} is at block {machine.cursor}, the tape at {last}")
 

@@ -55,7 +55,7 @@ def replay(options: Options, name: str, into: str | None) -> None:
         Reporter() as reporter,
         open_deployment(options, signals, repairs=name) as deployment,
     ):
-        if name not in [machine.contract.name for machine in deployment.machines]:
+        if name not in [machine.contract.name for machine in deployment.apps.machines]:
             raise UsageError(f"rebuilding app {name} needs its code: name it with --app")
         listener = Listener(
             on_catch_up=reporter.catching_up, on_wait=reporter.waiting, may_continue=signals.may_continue

@@ -73,10 +73,10 @@ class Answering:
             raise UsageError(
                 "the app has no blocks yet: ask in a callback of a block, or of a running engine"
             )
-        machines = [item for item in self._deployment.machines if app in {None, item.contract.name}]
+        machines = [item for item in self._deployment.apps.machines if app in {None, item.contract.name}]
         if len(machines) == 1:
             return machines[0]
-        names = ", ".join(item.contract.name for item in self._deployment.machines)
+        names = ", ".join(item.contract.name for item in self._deployment.apps.machines)
         raise UsageError(
             f"name one app of {names}" if app is None else f"there is no app {app} among {names}"
         )

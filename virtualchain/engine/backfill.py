@@ -36,7 +36,7 @@ def catch_up(
     that are kept on the tape, and not applied, blocks are only searched. Returns whether anything moved.
     """
     moved = bool(deployment.kept) and _complete(deployment, source, listener, on_search)
-    lagging = deployment.lagging()
+    lagging = deployment.apps.lagging()
     if not lagging:
         return moved
     for machine in lagging:
@@ -49,7 +49,7 @@ def catch_up(
                 moved = True
                 continue
         except MissingData as error:
-            deployment.halt(machine, missing_blocks_record(machine.cursor + 1, error))
+            deployment.apps.halt(machine, missing_blocks_record(machine.cursor + 1, error))
             continue
         except UpstreamLacks as error:  # the others go on meanwhile
             message = f"app {contract.name} waits: {error}"
@@ -59,7 +59,7 @@ def catch_up(
             moved = True
             on_search()
             _tell(listener, contract, searched, "joins")
-    before = {machine: machine.cursor for machine in deployment.lagging()}
+    before = {machine: machine.cursor for machine in deployment.apps.lagging()}
     deployment.catch_up(listener, most)
     return moved or any(machine.cursor != cursor for machine, cursor in before.items())
 

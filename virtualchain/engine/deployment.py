@@ -6,7 +6,7 @@ along the tape by the same step, block by block.
 
 import gc
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
@@ -20,24 +20,21 @@ from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.clock import Clock
 from virtualchain.engine.coverage import cover, gaps, tracking_of, watches_of
-from virtualchain.engine.expectations import describe_mismatch
-from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
-from virtualchain.engine.measures import AppState
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
+from virtualchain.engine.roster import NO_FORMER, Former, Roster
 from virtualchain.errors import AppHalted, BuildChanged, StoreError
-from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
+from virtualchain.model import Block, Input, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
-from virtualchain.store.builds import builds, live_build, lock_builds, register, set_on_deep_fork
-from virtualchain.store.database import Lineage, advice, connect_writer, require_space
-from virtualchain.store.failures import is_transient, may_be_of_a_value, store_error
+from virtualchain.store.builds import builds, set_on_deep_fork
+from virtualchain.store.database import Lineage, advice, connect_writer
+from virtualchain.store.failures import may_be_of_a_value, store_error
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
 from virtualchain.store.pipeline import EarlierFailed, pipeline_of
 from virtualchain.store.sql import queries
-from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
 
 _PENDING = queries("pending")
@@ -65,26 +62,14 @@ class _Flight(NamedTuple):
     """The apps that took it; None for one in which nothing was for it."""
 
 
-class Former(NamedTuple):
-    """What a process's session leaves to the next one."""
-
-    builds: Mapping[str, int | None]
-    """The serial numbers of the builds that were advanced last, by app; None for one that was gone."""
-    stopped: frozenset[str]
-    """The apps that have stopped themselves since the process began."""
-    causes: Mapping[str, BaseException | None]
-    """The exceptions that halted apps since then, by app."""
-
-
 class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
     `network` is the chain that the database is bound to, or is to be; None leaves that as it is. The tape
     also gets what the apps in `kept` need, which are not applied here: others follow it. `former` is what a
-    session before this one has left: an app that shows another build by now is left alone, as
-    `retire_swapped` does, and one that has stopped stays so. `repairs` names an app whose tables may be
-    damaged, because it is about to be derived again. `on_message` is called with what an operator should
-    know. After a psycopg.Error nothing in here can be relied on: close it and make another one.
+    session before this one has left, see `Roster`. `repairs` names an app whose tables may be damaged,
+    because it is about to be derived again. `on_message` is called with what an operator should know. After a
+    psycopg.Error nothing in here can be relied on: close it and make another one.
     """
 
     def __init__(
@@ -95,7 +80,7 @@ class Deployment:
         options: Options,
         *,
         kept: Sequence[Contract] = (),
-        former: Former | None = None,
+        former: Former = NO_FORMER,
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
         patience: Patience | None = None,
@@ -116,20 +101,15 @@ class Deployment:
         """
         self._in_flight: deque[_Flight] = deque()
         self.notifier = Notifier(self.connection, on_message)
-        self._on_message = on_message
-        self._swapped: list[str] = []
         try:
             self.tape = Tape(self.connection)
             if network is not None:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
             self.kept = [contract.on(self.tape.network) for contract in kept]
-            former = former or Former({}, frozenset(), {})
-            self._former = former
             here = [contract.on(self.tape.network) for contract in contracts]
-            machines = [self._install(contract, former) for contract in here]
-            self.machines = [machine for machine in machines if machine is not None]
-            self.contracts = [*(machine.contract for machine in self.machines), *self.kept]
+            self.apps = Roster(self.connection, self.tape, here, self.options, former, on_message)
+            self.contracts = [*(machine.contract for machine in self.apps.machines), *self.kept]
             self.watches = watches_of(self.contracts)
             self.tracks_outputs = any(contract.tracks is not None for contract in self.contracts)
             for app, policy in options.on_deep_fork.items():
@@ -137,15 +117,8 @@ class Deployment:
             check_consistency(self.connection, repairs)
             _forget_pending(self.connection)
             self.warnings = self._warnings()
-            halted = [machine for machine in self.machines if machine.log.status() == "halted"]
-            self.causes = dict(former.causes)
-            """The exceptions that halted apps since this process began, by app."""
-            self.halted = {machine.contract.name: machine.log.error() or {} for machine in halted}
-            self._stopped = set(former.stopped)
-            names = {*self.halted, *self._stopped}
-            self.running = [machine for machine in self.machines if machine.contract.name not in names]
-            self._note_arrived()
-            self.expect(options.expected)
+            self.apps.note_arrived()
+            self.apps.expect(options.expected)
         except psycopg.Error as error:
             self.close()
             if known := advice(url, error):
@@ -154,53 +127,6 @@ class Deployment:
         except BaseException:
             self.close()
             raise
-
-    def expect(self, expected: Mapping[str, Sequence[Expected]] | None) -> None:
-        """Compare every app's digests with these, by app, and with those that it declares, from now on.
-
-        With None, nothing is compared.
-        """
-        self._expected = expected
-        if expected is None:
-            return
-        for machine in self.machines:
-            contract = machine.contract
-            machine.expect([*contract.expected(self.tape.network), *expected.get(contract.name, ())])
-            self._note_unexpected(machine)
-
-    def _note_unexpected(self, machine: Machine) -> None:
-        """Record whether an app's digests are others than expected; halt it if it must stop for that."""
-        machine.log.set_unexpected(machine.unexpected)
-        if machine.unexpected is None:
-            return
-        app, unexpected = machine.contract.name, machine.unexpected
-        message = f"app {app}: {describe_mismatch(unexpected)}"
-        self._on_message(Notice(message, "digest_unexpected", app=app, **unexpected))
-        if machine.must_stop and machine in self.running:
-            self._halt(machine, machine.refusal())
-
-    def _install(self, contract: Contract, former: Former) -> Machine | None:
-        """Install an app, or look whether it is the same; return None if it shows another than before."""
-        app = contract.name
-        with self.connection.transaction():
-            if app in former.builds:
-                lock_builds(self.connection, app)
-                if self._live(app) != former.builds[app]:
-                    self._swapped.append(app)
-                    return None
-            build, contract = register(self.connection, contract)
-        machine = Machine(self.connection, contract, build, self.options, is_live=True)
-        if contract.get_state is not None:
-            self._clean_folder(contract)
-        if machine.log.status() == "stopped" and app not in former.stopped:
-            machine.log.set_status("running", if_live=True)
-        return machine
-
-    def _clean_folder(self, contract: Contract) -> None:
-        """Remove the files of builds that were dropped, or swapped in, since an engine ran here."""
-        assert self.options.state_folder is not None, "the options are a database's: Options.for_database"
-        rows = builds(self.connection, contract.name)
-        sweep(self.options.state_folder, contract.schema, {row.name: row.is_live for row in rows})
 
     def _warnings(self) -> list[str]:
         """Return what is to be said of the apps' code: that it changed, or is missing."""
@@ -212,10 +138,6 @@ class Deployment:
             and (warning := build.warning if build.app in names else build.not_run_warning) is not None
         ]
 
-    def names_with_code(self) -> set[str]:
-        """Return the apps whose live build can be derived again, because its code is here."""
-        return {machine.contract.name for machine in self.machines if self._is_live(machine)}
-
     def names(self) -> set[str]:
         """Return the names of the apps."""
         return {contract.name for contract in self.contracts}
@@ -223,23 +145,12 @@ class Deployment:
     @property
     def goes_on(self) -> bool:
         """Whether there is work: an app that runs, or a tape that is kept for apps elsewhere."""
-        return bool(self.running or self.kept)
+        return bool(self.apps.running or self.kept)
 
     def scanner(self, network: Network) -> Scanner:
         """Make what searches blocks for all apps."""
         tracking = tracking_of(self.contracts)
         return Scanner(self.watches, network, keeps_blocks=self.tracks_outputs, tracking=tracking)
-
-    def app_states(self) -> dict[str, AppState]:
-        """Return how far the apps are, and which of them are halted, by name."""
-        return {
-            machine.contract.name: AppState(
-                machine.cursor,
-                is_halted=machine.contract.name in self.halted,
-                is_unexpected=machine.unexpected is not None,
-            )
-            for machine in self.machines
-        }
 
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""
@@ -249,7 +160,7 @@ class Deployment:
     def settle(self) -> None:
         """Wait until every block so far is on disk, and move saved files into place."""
         self.be_durable()
-        for machine in self.machines:
+        for machine in self.apps.machines:
             machine.settle()
 
     def be_durable(self) -> None:
@@ -268,11 +179,6 @@ class Deployment:
             with suppress(psycopg.Error):
                 pipeline_of(self.connection).leave()
         self.connection.close()
-
-    def handover(self) -> Former:
-        """Return what this session and those before it leave to the next one."""
-        own = {machine.contract.name: machine.log.serial for machine in self.machines}
-        return Former({**self._former.builds, **own}, frozenset(self._stopped), dict(self.causes))
 
     def first_block_id(self) -> int:
         """Return the block that an empty tape starts with; 0 without apps."""
@@ -303,7 +209,7 @@ class Deployment:
         asked last, this one or earlier ones.
         """
         block = scanned.block
-        for machine in self.machines:
+        for machine in self.apps.machines:
             machine.check_base_block(block)
         if near_tip != self._is_durable:
             self._set_durable(durable=near_tip)
@@ -335,7 +241,7 @@ class Deployment:
         block = scanned.block
         tracking = [
             machine
-            for machine in self.running
+            for machine in self.apps.running
             if machine.contract.tracks is not None and machine.cursor == block.block_id - 1
         ]
         if not tracking:
@@ -355,7 +261,7 @@ class Deployment:
         """
         asked = [
             (machine, machine.ask_to_drop_history(block.block_id, transaction))
-            for machine in self.running
+            for machine in self.apps.running
             if machine.cursor == block.block_id - 1
         ]
         answers = [(machine, answer) for machine, answer in asked if answer is not None]
@@ -366,7 +272,7 @@ class Deployment:
             try:
                 machine.may_drop_history(block.block_id, answer)
             except BuildChanged:
-                self._leave(machine)
+                self.apps.leave(machine)
 
     def land(self) -> list[Landed]:
         """Wait for the blocks in flight, and return them."""
@@ -397,9 +303,9 @@ class Deployment:
             tallies = {}
             for machine, step in flight.advanced:
                 if machine.place in missed:
-                    self._leave(machine)
+                    self.apps.leave(machine)
                 elif step is None:
-                    self._look_at_digests(machine, flight.block)
+                    self.apps.look_at_digests(machine, flight.block)
                     tallies[machine.contract.name] = NOTHING
                 else:
                     self._after_commit(machine, step)
@@ -411,7 +317,7 @@ class Deployment:
     ) -> Iterator[tuple[Machine, Advanced | None]]:
         """Advance every running app at the block's parent; yield those that could take the block."""
         magics = {magic for item in inputs for magic in item.magics}
-        for machine in list(self.running):
+        for machine in list(self.apps.running):
             if machine.cursor != block.block_id - 1:
                 continue
             try:
@@ -423,23 +329,11 @@ class Deployment:
                     step = Advanced(block, len(inputs), consensus_hash, machine.tally)
             except AppHalted as halted:
                 transaction.begin()
-                self._halt(machine, halted)
+                self.apps.halt_for(machine, halted)
             except BuildChanged:
-                self._leave(machine)
+                self.apps.leave(machine)
             else:
                 yield machine, step
-
-    def lagging(self) -> list[Machine]:
-        """Return the running apps that have not reached the tape's tip."""
-        tip = self.tape.tip()
-        return [machine for machine in self.running if tip is not None and machine.cursor < tip.block_id]
-
-    def _note_arrived(self) -> None:
-        """Record which apps do not lag any more: the tape came back to them, or a kill met their arrival."""
-        lagging = self.lagging()
-        for machine in self.running:
-            if machine not in lagging:
-                machine.log.set_status("running", if_live=True)
 
     def catch_up(self, listener: Listener, most: int | None = None) -> None:
         """Advance the lagging apps along the tape towards its tip: each by `most` blocks, or all the way.
@@ -447,7 +341,7 @@ class Deployment:
         An app stays where it is until all blocks have been searched for its inputs.
         """
         tip = self.tape.tip()
-        for machine in self.lagging():
+        for machine in self.apps.lagging():
             assert tip is not None, "no app lags on an empty tape"
             machine.log.set_status("catching_up", if_live=True)
             if gaps(self.tape, machine.contract, machine.cursor):
@@ -476,74 +370,20 @@ class Deployment:
                 listener.on_catch_up(
                     Progress(step.block, step.inputs, tip.block_id, name, {name: step.tally})
                 )
-                if machine not in self.running or not listener.may_continue():
+                if machine not in self.apps.running or not listener.may_continue():
                     break
         except AppHalted as halted:
-            self._halt(machine, halted)
+            self.apps.halt_for(machine, halted)
         except BuildChanged:
-            self._leave(machine)
-        if machine.cursor == tip.block_id and machine in self.running:
+            self.apps.leave(machine)
+        if machine.cursor == tip.block_id and machine in self.apps.running:
             machine.log.set_status("running", if_live=True)
-
-    def retire_swapped(self) -> list[str]:
-        """Stop advancing apps whose views show another build by now; return names not yet returned."""
-        for machine in self.running.copy():
-            if not self._is_live(machine):
-                self._leave(machine)
-        swapped, self._swapped = self._swapped, []
-        return swapped
-
-    def _leave(self, machine: Machine) -> None:
-        """Leave an app alone from now on, because another process swapped its build."""
-        if machine in self.running:  # it may have been found out twice
-            self.running.remove(machine)
-            self._swapped.append(machine.contract.name)
-
-    def _is_live(self, machine: Machine) -> bool:
-        return self._live(machine.contract.name) == machine.log.serial
-
-    def _live(self, app: str) -> int | None:
-        """Return the serial number of the build that an app's views show; None if it was removed."""
-        live = live_build(self.connection, app)
-        return None if live is None else live.serial
-
-    def halt(self, machine: Machine, record: Json) -> None:
-        """Halt an app that cannot continue; the others continue."""
-        self._retire(machine, "halted", record)
-
-    def interrupted(self) -> Machine | None:
-        """Return the app whose turn it was when the database failed; None if it failed elsewhere."""
-        return next((machine for machine in self.machines if machine.was_interrupted), None)
-
-    def condemn(self, failed: Machine, error: psycopg.Error) -> None:
-        """Have the app of a failed machine halted at its next block, because of an error of the database.
-
-        The transaction that halts it is that in which the others take the block, which shows that the
-        database works. Raises psycopg.Error if the disk was full, and is.
-        """
-        if isinstance(error, psycopg.errors.DiskFull):
-            require_space(self.connection)
-        for machine in self.running:
-            if machine.contract.name == failed.contract.name:
-                machine.condemned = error
 
     def reload_after_rollback(self, rebuilt: Sequence[Machine]) -> None:
         """Load every machine again, after a rollback; the builds of `rebuilt` are live now."""
-        for machine in rebuilt:
-            machine.forget_file()
-        replacements = {
-            machine.contract.name: Machine(
-                self.connection, machine.contract, machine.build, self.options, is_live=True
-            )
-            for machine in rebuilt
-        }
-        self.running = [replacements.get(machine.contract.name, machine) for machine in self.running]
-        self.machines = [replacements.get(machine.contract.name, machine) for machine in self.machines]
-        for machine in self.machines:
-            if machine.contract.name not in replacements:
-                machine.load()
-        self._note_arrived()
-        self.expect(self._expected)
+        self.apps.load(rebuilt)
+        self.apps.note_arrived()
+        self.apps.expect_again()
         if self.contracts and self.tape.tip() is None:
             self.start_searches()
 
@@ -551,37 +391,7 @@ class Deployment:
         """After the block's transaction: ask the app whether to continue, and retire it if not."""
         if self._is_durable:
             machine.settle()
-        proceed, block = machine.contract.proceed, step.block
-        if self._look_at_digests(machine, block):
-            return
-        try:
-            with contained(), machine.answering():
-                goes_on = proceed is None or proceed(block.block_id, step.consensus_hash) is not False
-            if not goes_on:
-                self._stopped.add(machine.contract.name)
-                self._retire(machine, "stopped")
-        except Exception as error:
-            if is_transient(error):  # of a database that it asked for consensus hashes
-                raise
-            halted = halt(machine.contract, block.block_id, "db_continue", None, error)
-            halted.__cause__ = error
-            self._halt(machine, halted)
-
-    def _look_at_digests(self, machine: Machine, block: Block) -> bool:
-        """Note if an app has others than expected since `block`; return whether it is halted for that."""
-        if machine.unexpected is not None and machine.unexpected["block_id"] == block.block_id:
-            self._note_unexpected(machine)
-        return machine not in self.running
-
-    def _halt(self, machine: Machine, halted: AppHalted) -> None:
-        self.causes[machine.contract.name] = halted.__cause__
-        self._retire(machine, "halted", halted.record)
-
-    def _retire(self, machine: Machine, status: str, record: Json | None = None) -> None:
-        machine.log.set_status(status, record, if_live=True)
-        self.running.remove(machine)
-        if record is not None:
-            self.halted[machine.contract.name] = record
+        self.apps.ask(machine, step)
 
 
 def _forget_pending(connection: psycopg.Connection) -> None:

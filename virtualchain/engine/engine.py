@@ -23,7 +23,7 @@ from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import catch_up
 from virtualchain.engine.changed_settings import note_settings, settings_of
-from virtualchain.engine.deployment import Deployment, Former, Landed
+from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error
@@ -35,6 +35,7 @@ from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.report import Report
 from virtualchain.engine.rollback import refuse_below_pruned, refuse_by_policy, refuse_without_code, roll_back
+from virtualchain.engine.roster import NO_FORMER, Former
 from virtualchain.engine.sources import check_upstream, cut, options_for, source_of
 from virtualchain.errors import (
     AppHalted,
@@ -286,7 +287,7 @@ class StateEngine(Answering):
                 self._note_connection()
             return
         failure = StoreError.from_database(error)
-        machine = self._deployment.interrupted()
+        machine = self._deployment.apps.interrupted()
         place = None if machine is None else (machine.contract.name, machine.cursor + 1)
         retry = None if self._stopping else self._faults.add(error, place)
         if retry is None:
@@ -296,7 +297,7 @@ class StateEngine(Answering):
         self._note_connection()
         if retry.condemns and machine is not None:
             try:
-                self._deployment.condemn(machine, error)
+                self._deployment.apps.condemn(machine, error)
             except psycopg.Error as still:
                 raise StoreError.from_database(still) from still
 
@@ -414,11 +415,11 @@ class StateEngine(Answering):
     def halted(self) -> dict[str, AppHalted]:
         """Return why each halted app was halted, by its name."""
         return {
-            name: halted_error(name, record, self._deployment.causes.get(name))
-            for name, record in self._deployment.halted.items()
+            name: halted_error(name, record, self._deployment.apps.causes.get(name))
+            for name, record in self._deployment.apps.halted.items()
         }
 
-    def _open(self, former: Former | None = None) -> Deployment:
+    def _open(self, former: Former = NO_FORMER) -> Deployment:
         try:
             deployment = Deployment(
                 self._url,
@@ -436,7 +437,7 @@ class StateEngine(Answering):
                 deployment.start_searches()
                 self.measures.begin(self._options.confirmations, deployment.first_block_id())
                 self.measures.be_at(deployment.tape.tip())
-                self.measures.see(deployment.app_states())
+                self.measures.see(deployment.apps.states())
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
                 settings = settings_of(self._options, self._verify, self._contracts)
                 note_settings(deployment.connection, settings, self._listener.on_wait)
@@ -456,7 +457,7 @@ class StateEngine(Answering):
         A follower waits for a database that cannot be reached without end, until `stop`.
         """
         self._leave_pending()
-        former = self._deployment.handover()
+        former = self._deployment.apps.handover()
         self._deployment.close()
         with self.measures.clock.waiting("database"):
             for attempt in count():
@@ -481,12 +482,12 @@ class StateEngine(Answering):
         most = _STRETCH if moved else None
         moved = catch_up(self._deployment, self._source, self._listener, most, self._note_search) or moved
         # Each block checks that its builds are live; so this comes after, when nobody waits for rows.
-        for name in self._deployment.retire_swapped():
+        for name in self._deployment.apps.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
             message = f"app {name} shows another build now: restart with that build's code"
             self._listener.on_wait(Notice(message, "app_swapped", app=name))
-        self.measures.see(self._deployment.app_states())
+        self.measures.see(self._deployment.apps.states())
         if not self._deployment.goes_on:
             for error in self.halted().values():
                 raise error
@@ -503,7 +504,7 @@ class StateEngine(Answering):
             return
         if expected is not None and expected != self._options.expected:
             self._options = replace(self._options, expected=expected)
-            self._deployment.expect(expected)
+            self._deployment.apps.expect(expected)
 
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
@@ -559,8 +560,8 @@ class StateEngine(Answering):
     def _notify(self, landed: Iterable[Landed], stable_tip: int) -> None:
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
-        if len(self._deployment.halted) != self.measures.halted:
-            self.measures.see(self._deployment.app_states())
+        if len(self._deployment.apps.halted) != self.measures.halted:
+            self.measures.see(self._deployment.apps.states())
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
@@ -570,7 +571,7 @@ class StateEngine(Answering):
         self._dropped_unfinished = False
         connection = self._deployment.connection
         refuse_by_policy(connection, reorg, self._options.deepest_rollback)
-        refuse_without_code(connection, reorg, self._deployment.names_with_code())
+        refuse_without_code(connection, reorg, self._deployment.apps.names_with_code())
         started = time.monotonic()
         try:
             refuse_below_pruned(self._deployment, reorg)
@@ -582,7 +583,8 @@ class StateEngine(Answering):
                 source=self._source,
             )
         except UsageError:
-            refuse_without_code(connection, reorg, self._deployment.names_with_code())  # of a swap since then
+            with_code = self._deployment.apps.names_with_code()
+            refuse_without_code(connection, reorg, with_code)  # there was a swap since then
             raise
         if undone is not None:
             self.measures.undo(undone.blocks, time.monotonic() - started)

@@ -138,7 +138,7 @@ class Pending:
         """Forget what an earlier writer has left, and make the views."""
         with self._connection.transaction():
             self._connection.execute(_Q["forget"])
-        for machine in self._deployment.machines:
+        for machine in self._deployment.apps.machines:
             contract = machine.contract
             made = projections(self._connection, build_schema(contract.schema, machine.build))
             give_way(
@@ -173,7 +173,7 @@ class Pending:
         headers = self._source.headers_after(tip.block_id, tip.hash)
         if headers is None or len(headers) > MOST_ON_TOP:
             return False  # the writer is to roll back, or to catch up
-        machines = [machine for machine in self._deployment.running if machine.cursor == tip.block_id]
+        machines = [machine for machine in self._deployment.apps.running if machine.cursor == tip.block_id]
         changed = self._mempool.update()
         self._take_on_top(headers)
         changed = self._track(machines, tip, headers) or changed

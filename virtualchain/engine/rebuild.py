@@ -68,7 +68,7 @@ def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | N
             f"app {app} began with a checkpoint of block {live.base_block_id}: the tape does not hold what "
             "came before, so apply the checkpoint again"
         )
-    contract = next(item.contract for item in deployment.machines if item.contract.name == app)
+    contract = next(item.contract for item in deployment.apps.machines if item.contract.name == app)
     try:
         rebuilt = derive(deployment, live, contract, live.block_id, listener)
     except BuildChanged as error:

@@ -291,7 +291,7 @@ def _beyond_checkpoint(above: Sequence[Build], fork: int, *, parts_below: bool =
 
 def _contract(deployment: Deployment, build: Build, fork: int) -> Contract:
     """Return the code of an app that must be derived again."""
-    for machine in deployment.machines:
+    for machine in deployment.apps.machines:
         if (machine.contract.name, machine.build) == (build.app, build.name):
             return machine.contract
     raise UsageError(_needs_code(build, fork))

@@ -311,7 +311,7 @@ class _Worker:
         if not self._job.replays:
             return
         with closing(self._deployment()) as deployment:
-            (machine,) = deployment.machines
+            (machine,) = deployment.apps.machines
             live = live_build(deployment.connection, machine.contract.name)
             assert live is not None, "it has taken blocks"
             derived = derive(deployment, live, machine.contract, live.block_id, QUIET)

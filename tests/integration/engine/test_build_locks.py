@@ -457,7 +457,7 @@ def test_a_swap_while_an_app_catches_up_keeps_the_old_build(
     make_build(an_app("2"), "v2")
     with StateEngine(an_app(), confirmations=0, **settings) as engine:
         engine._follow_plan(None)
-        engine._deployment.running[0].cursor = 105
+        engine._deployment.apps.running[0].cursor = 105
         swap(database_url, "texts", "v2")
         engine._deployment.catch_up(engine._listener)
     assert query("SELECT status FROM vc.apps WHERE build = '1'") == [{"status": "stopped"}]

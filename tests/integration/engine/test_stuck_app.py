@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_halts_no_app(
     def full(_: object) -> None:
         raise psycopg.errors.DiskFull("no space left")
 
-    monkeypatch.setattr("virtualchain.engine.deployment.require_space", full)
+    monkeypatch.setattr("virtualchain.engine.roster.require_space", full)
     mine(fake_node, 2)
     with pytest.raises(StoreError, match="no space left"):
         run(greedy(psycopg.errors.DiskFull), Victim().app)

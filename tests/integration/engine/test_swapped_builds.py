@@ -116,7 +116,7 @@ def test_a_swap_right_before_a_session_installs_the_app(
                     other.execute("SELECT FROM vc.apps WHERE name = 'texts' FOR UPDATE NOWAIT")
             return original(connection, contract)
 
-        monkeypatch.setattr("virtualchain.engine.deployment.register", swapping)
+        monkeypatch.setattr("virtualchain.engine.roster.register", swapping)
         lose_session(database_url, engine)
         mine(fake_node, b"b")
         assert engine.build() == fake_node.height
