@@ -17,7 +17,8 @@ TABLES = """
     CREATE TYPE mood AS ENUM ('fine', 'so-so', 'it''s bad');
     CREATE DOMAIN rank AS numeric(6,1) CHECK (VALUE > 0);
     CREATE TABLE accounts (
-        name text PRIMARY KEY, balance numeric(12,2) NOT NULL DEFAULT 0, raw bytea, free numeric, flag boolean
+        name text PRIMARY KEY, balance numeric(12,2) NOT NULL DEFAULT 0, raw bytea, free numeric, flag boolean,
+        CHECK (1 / (balance - 3) < 1000)
     );
     CREATE TABLE seen (raw bytea PRIMARY KEY);
     CREATE TABLE pairs (note varchar(9), a text, b integer, PRIMARY KEY (b, a));
@@ -186,7 +187,9 @@ def act(state: State, dice: Random) -> None:
 
 def zoo(name: str = "zoo", *, hooks: bool = False, **options: Any) -> App:
     """Make the app. With `hooks`, it does something once a block as well."""
-    app = App(name, **{"magic": MAGIC, "projections": TABLES, **options})
+    # In hooks, no input can be rejected for a balance of 3.
+    tables = TABLES.replace("balance - 3", "balance + 1000") if hooks else TABLES
+    app = App(name, **{"magic": MAGIC, "projections": tables, **options})
 
     class Seed:
         def parse(self, payload: bytes) -> dict[str, Any]:
