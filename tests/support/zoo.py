@@ -17,8 +17,8 @@ TABLES = """
     CREATE TYPE mood AS ENUM ('fine', 'so-so', 'it''s bad');
     CREATE DOMAIN rank AS numeric(6,1) CHECK (VALUE > 0);
     CREATE TABLE accounts (
-        name text PRIMARY KEY, balance numeric(12,2) NOT NULL DEFAULT 0, raw bytea, free numeric, flag boolean,
-        CHECK (1 / (balance - 3) < 1000)
+        name text PRIMARY KEY, balance numeric(12,2) NOT NULL DEFAULT 0, raw bytea, free numeric,
+        flag boolean, CHECK (1 / (balance - 3) < 1000)
     );
     CREATE TABLE seen (raw bytea PRIMARY KEY);
     CREATE TABLE pairs (note varchar(9), a text, b integer, PRIMARY KEY (b, a));
