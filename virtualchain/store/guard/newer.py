@@ -84,10 +84,12 @@ class Newer:
             return self._is_row_or_bytes(origin)
         if origin is not None:
             return origin.startswith("bytea")
-        is_whole = not node.table and node.name in {
-            source.alias_or_name for source in self._tree.find_all(exp.Table, exp.Subquery)
-        }
-        return is_whole or self._has_bytes
+        return (not node.table and node.name in self._sources) or self._has_bytes
+
+    @cached_property
+    def _sources(self) -> frozenset[str]:
+        """The names of all that the statement reads from, each of which also names its whole row."""
+        return frozenset(each.alias_or_name for each in self._tree.find_all(exp.Table, exp.Subquery))
 
     @cached_property
     def _has_bytes(self) -> bool:
