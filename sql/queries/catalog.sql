@@ -28,6 +28,9 @@ WHERE typnamespace = to_regnamespace(quote_ident(%(tables)s)) AND typtype IN ('e
 
 -- name: functions
 -- Whether all built-in functions of a name depend on their arguments alone, and some return no float and nothing that another library or the server's internals decide; not those named like a type, which are casts, except for ranges.
+SELECT typname, false FROM pg_type
+WHERE typnamespace = 'pg_catalog'::regnamespace AND typname = ANY (%(names)s) AND typtype NOT IN ('r', 'm')
+UNION ALL
 SELECT proname, bool_and(provolatile = 'i') AND bool_or(
     prorettype <> ALL (ARRAY['float4', 'float8', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle', 'xml', 'money', 'cstring',
         'internal', 'tsquery', 'jsonpath', '_xml']::regtype[])

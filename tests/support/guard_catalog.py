@@ -66,10 +66,11 @@ CATALOG = Catalog(
             (frozenset({"block_id", "vtxindex"}),),
             keys=(frozenset({"block_id", "vtxindex"}),),
         ),
+        "hashes": Table({"id": "integer", "h": "bytea"}, ("id",), ()),
         "moments": Table({"a": "integer", "at": "timestamp without time zone"}, ("a",), ()),
     },
     frozenset({"color"}),
-    {"positive": "integer"},
+    {"positive": "integer", "raw": "bytea"},
     are_immutable,
 )
 

@@ -4,7 +4,7 @@ They are looked for in the tokens: sqlglot's tree may hide them, since it has na
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlglot import Token, TokenType
@@ -15,9 +15,11 @@ from virtualchain.store.guard.tokens import is_word
 
 _SYNTAX: Final = frozenset(
     """
-    all and any array as between by case conflict cube distinct do else except exists filter from group
-    having in insert intersect into is join key lateral like ilike limit materialized not of offset on or
-    order over partition returning rollup row select set some then union using values when where with within
+    all and any array as between both by case conflict cube distinct do else escape except exists filter
+    first for from group groups having ilike in insert intersect into is join key lateral leading like
+    limit materialized next not of offset on or order over partition placing range recursive returning
+    rollup row rows select set some symmetric then trailing union using values variadic when where with
+    within
     """.split()
 )
 """Words that may come before a parenthesis and call nothing."""
@@ -37,23 +39,24 @@ _EXCLUDED_FUNCTIONS: Final = frozenset(
     acos acosd acosh any_value any_value_transfn array_reverse array_sort asin asind asinh atan atan2
     atan2d atand atanh bytea_larger bytea_smaller casefold cbrt corr cos cosd cosh cot cotd covar_pop
     covar_samp crc32 crc32c cume_dist date_add date_subtract degrees erf erfc exp gamma
-    icu_unicode_version interval_avg interval_sum is_normalized json_object_agg_strict
-    json_object_agg_unique json_object_agg_unique_strict jsonb_object_agg_strict jsonb_object_agg_unique
+    gist_translate_cmptype_common icu_unicode_version interval_accum interval_accum_inv interval_avg
+    interval_combine interval_sum is_normalized json_object_agg_strict json_object_agg_unique
+    json_object_agg_unique_strict jsonb_object_agg_strict jsonb_object_agg_unique
     jsonb_object_agg_unique_strict jsonb_path_exists jsonb_path_match jsonb_path_query
-    jsonb_path_query_array jsonb_path_query_first jsonb_set_lax lgamma ln log log10 normalize
-    numeric_exp numeric_ln numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont
-    phraseto_tsquery pi plainto_tsquery pow power querytree quote_ident radians record_larger
-    record_smaller regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy
-    regr_syy setweight sin sind sinh sqrt strip tan tand tanh timezone to_bin to_oct to_tsquery
-    to_tsvector ts_delete ts_filter ts_rank ts_rank_cd tsquery_phrase tsvector_to_array unicode_assigned
-    unicode_version uuid_extract_timestamp uuid_extract_version websearch_to_tsquery width_bucket
-    xml_is_well_formed_content xml_is_well_formed_document xmltext
+    jsonb_path_query_array jsonb_path_query_first jsonb_set_lax lgamma ln log log10 make_interval
+    normalize numeric_exp numeric_ln numeric_log numeric_power numeric_sqrt numnode percent_rank
+    percentile_cont phraseto_tsquery pi plainto_tsquery pow power querytree quote_ident radians
+    record_larger record_smaller regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope
+    regr_sxx regr_sxy regr_syy setweight sin sind sinh sqrt strip tan tand tanh timezone to_bin to_oct
+    to_tsquery to_tsvector ts_delete ts_filter ts_lexize ts_rank ts_rank_cd tsquery_phrase
+    tsvector_to_array unicode_assigned unicode_version uuid_extract_timestamp uuid_extract_version
+    websearch_to_tsquery width_bucket xml_is_well_formed_content xml_is_well_formed_document xmltext
     """.split()
 )
 """Immutable functions whose results are floats or differ between versions of PostgreSQL, or that only some
 versions have."""
-_HASH: Final = re.compile(r"hash")
-"""In the names of functions whose result is an internal of the server's."""
+_UNSTABLE: Final = re.compile(r"hash|^reg\w+send$|^pg_|_opr$|^jsonpath_|^acl|^makeacl")
+"""In the names of functions whose result is an internal of the server's, or depends on its catalogs."""
 _ORDERED_AGGREGATES: Final = frozenset(
     """
     array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg xmlagg json_agg_strict
@@ -87,13 +90,15 @@ _IN_PYTHON: Final = "compute it in Python, and pass the value"
 
 
 def function_complaints(
-    tokens: Sequence[Token], ctes: Collection[str], are_immutable: AreImmutable
+    tokens: Sequence[Token], are_immutable: AreImmutable
 ) -> Iterator[tuple[str, Section]]:
-    """Yield what is wrong with the functions that a statement with these WITH queries calls."""
-    calls = _calls(tokens, ctes)
+    """Yield what is wrong with the functions that a statement calls."""
+    calls, aliases = _calls(tokens)
     known = are_immutable(frozenset(calls)) if calls else {}
     for name in sorted(calls):
-        if name in _EXCLUDED_FUNCTIONS or _HASH.search(name):
+        if name not in known and name in aliases:
+            continue
+        if name in _EXCLUDED_FUNCTIONS or _UNSTABLE.search(name):
             reason = f"the results of {name} differ between versions of PostgreSQL, or are floats"
             yield f"{reason} ({_INSTEAD.get(name, _IN_PYTHON)})", "versions"
         elif name not in known:
@@ -105,24 +110,29 @@ def function_complaints(
             yield f"the result of {name} depends on the order of rows (add ORDER BY inside)", "row-order"
 
 
-def _calls(tokens: Sequence[Token], ctes: Collection[str]) -> dict[str, bool]:
-    """Return the functions that are called, and whether all calls of each name an order of rows inside."""
+def _calls(tokens: Sequence[Token]) -> tuple[dict[str, bool], frozenset[str]]:
+    """Return the functions that are called, and whether all calls of each name an order of rows inside.
+
+    Some of them may be aliases with a list of columns, which only the server's catalog can tell: those are
+    returned, too.
+    """
     ordered: dict[str, bool] = {}
+    sure: set[str] = set()
     for place, token in enumerate(tokens[:-1]):
         if tokens[place + 1].token_type is not TokenType.L_PAREN or not is_word(token):
             continue
         is_quoted = token.token_type is TokenType.IDENTIFIER
         name = token.text if is_quoted else token.text.lower()
-        if _is_no_call(tokens, place, name, ctes, is_quoted=is_quoted):
+        if _is_no_call(tokens, place, name, is_quoted=is_quoted):
             continue
         ordered[name] = ordered.get(name, True) and _has_order(tokens, place + 1)
-    return ordered
+        if not _may_be_alias(tokens[place - 1] if place else None):
+            sure.add(name)
+    return ordered, frozenset(ordered.keys() - sure)
 
 
-def _is_no_call(
-    tokens: Sequence[Token], place: int, name: str, ctes: Collection[str], *, is_quoted: bool
-) -> bool:
-    """Return whether a word before a parenthesis is syntax, a type, a table, or an alias with columns."""
+def _is_no_call(tokens: Sequence[Token], place: int, name: str, *, is_quoted: bool) -> bool:
+    """Return whether a word before a parenthesis is syntax, a type, a table, or a query of WITH."""
     if not is_quoted and name in _SYNTAX | _SPECIAL_FORMS:
         return True
     before = tokens[place - 1] if place else None
@@ -130,9 +140,25 @@ def _is_no_call(
         return False
     if before.token_type is TokenType.DCOLON or (before.text.lower() == "as" and name in _TYPE_MODIFIERS):
         return name in _TYPE_MODIFIERS
-    is_after_name = is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
-    is_alias = before.token_type in {TokenType.R_PAREN, TokenType.ALIAS, TokenType.INTO}
-    return is_after_name or is_alias or name in ctes
+    return before.token_type in {TokenType.ALIAS, TokenType.INTO} or _names_query(tokens, place)
+
+
+def _names_query(tokens: Sequence[Token], place: int) -> bool:
+    """Return whether a name and its list of columns are followed by a query, as in WITH."""
+    depth = 0
+    for end, token in enumerate(tokens[place + 1 :], place + 1):
+        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+        if depth == 0:
+            rest = [each.text.lower() for each in tokens[end + 1 : end + 4]]
+            return rest[:2] in (["as", "("], ["as", "materialized"]) or rest == ["as", "not", "materialized"]
+    return False
+
+
+def _may_be_alias(before: Token | None) -> bool:
+    """Return whether what follows a token may be an alias with a list of columns, as after a table's name."""
+    return before is not None and (
+        before.token_type is TokenType.R_PAREN or (is_word(before) and before.text.lower() not in _SYNTAX)
+    )
 
 
 def _has_order(tokens: Sequence[Token], place: int) -> bool:

@@ -26,9 +26,12 @@ _EMPTY_LISTS: Final = re.compile(r"\s*(\[[\d\s:\[\]+-]*=\s*)?\{\s*\{[\s{},]*")
 """An array of empty arrays, which is an empty one since PostgreSQL 17."""
 _INFINITY: Final = re.compile(r"\s*[{(\[]?\s*[+-]?\s*infinity\b", re.IGNORECASE)
 """An interval, or a date with a sign, since PostgreSQL 17."""
+_INFINITE_PART: Final = re.compile(r"\binfinity\b", re.IGNORECASE)
+"""The same in a list."""
 _MOMENT: Final = re.compile(
     r"[0-9]\s*(us|ms|[usmhdwyc]|usec|msec|sec|min|hour|hr|day|week|mon|month|year|yr|dec|cent|mil"
-    r"|microsec|millisec)[a-z]*\b|[0-9][-/:.][0-9].*[a-z]|^\s*[+-]?P[T0-9]|\bago\b",
+    r"|microsec|millisec)[a-z]*\b|[0-9][-/:.][0-9].*[a-z]|^\s*[+-]?P[T0-9]|\bago\b"
+    r"|(?<![a-z])[ymdhsj]\s*[0-9]|[0-9]\s*j\b|:\s*[a-z]|\bepoch\s*\S|^\s*[a-z]+\s+[0-9]+[-:]",
     re.IGNORECASE | re.DOTALL,
 )
 """What is read as an interval, or as a time with a zone, by rules of the server's or its host's."""
@@ -53,14 +56,20 @@ def literal_complaints(token: Token, before: TokenType | None, source: str) -> I
         yield f"a string literal is written in parts or with escapes ('{token.text}'; pass a parameter)"
     if token.token_type is TokenType.UNICODE_STRING:
         yield f"a string literal is written with escapes ('{token.text}'; pass a parameter)"
-    parts = [part for part in _LIST.split(token.text) if part]
-    is_list = all(NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
+    parts = [part for part in _LIST.split(token.text.replace("\\", "")) if part]
+    is_list = (token.text.lstrip()[:1] in {"{", "[", "("} and not _is_object(token.text)) or all(
+        NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts
+    )
     if is_list and any(map(_NEW_NUMBER.fullmatch, parts)):
         yield (
             f"how '{token.text}' is read as a number depends on the server's version "
             "(pass text as a parameter)"
         )
-    if _INFINITY.match(token.text) or _EMPTY_LISTS.fullmatch(token.text):
+    if (
+        _INFINITY.match(token.text)
+        or (is_list and _INFINITE_PART.search(token.text))
+        or _EMPTY_LISTS.fullmatch(token.text)
+    ):
         yield f"how '{token.text}' is read depends on the server's version (pass text as a parameter)"
     depth = deepest = 0
     for character in token.text:
@@ -78,10 +87,17 @@ def moment_complaints(token: Token) -> Iterator[str]:
 
 def is_json(node: exp.Expr | None) -> bool:
     """Return whether an expression is a literal that is JSON for every reader."""
-    if not (isinstance(node, exp.Literal) and node.is_string):
-        return False
+    return isinstance(node, exp.Literal) and node.is_string and _is_json(node.name)
+
+
+def _is_object(text: str) -> bool:
+    """Return whether a literal is a JSON object, which is no array."""
+    return text.lstrip().startswith("{") and _is_json(text)
+
+
+def _is_json(text: str) -> bool:
     try:
-        parse_json(node.name.encode())
+        parse_json(text.encode())
     except ValueError:
         return False
     return True

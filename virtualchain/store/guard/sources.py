@@ -46,6 +46,8 @@ class Source:
     """Types by column, as far as they are known."""
     outputs: Mapping[str, exp.Expr] = field(default_factory=dict)
     """What the columns of a query are computed from."""
+    names: frozenset[str] = frozenset()
+    """What columns may be named, if not all are known."""
 
 
 def conjuncts(node: exp.Expr | None) -> list[exp.Expr]:
@@ -79,6 +81,7 @@ class Reader:
     def __init__(self, tree: exp.Expr, catalog: Catalog) -> None:
         self._tree = tree
         self._catalog = catalog
+        self._built_in: dict[str, bool] = {}
         self.ctes: dict[str, exp.Expr] = {cte.alias: cte for cte in tree.find_all(exp.CTE)}
 
     def scope(self, node: exp.Expr) -> "Scope":
@@ -86,7 +89,7 @@ class Reader:
         parts = list(_parts(node))
         return Scope([self.source(part) for part, _ in parts], node, parts)
 
-    def source(self, node: exp.Expr) -> Source:  # noqa: PLR0911 - one kind of entry a case
+    def source(self, node: exp.Expr) -> Source:  # noqa: C901, PLR0911 - one kind of entry a case
         """Return one entry of FROM or USING, or the table that is written."""
         alias = node.args.get("alias")
         names = [column.name for column in alias.columns] if isinstance(alias, exp.TableAlias) else []
@@ -101,18 +104,25 @@ class Reader:
                     is_recursive = any(scope is cte.this for scope in scopes(inner)) or inner.name in {
                         other.name for other in cte.this.find_all(exp.Table)
                     }
-                    return Source(name, None) if is_recursive else self._query(name, cte.this, names or own)
-                if table is None or names:
+                    if is_recursive:
+                        return self._recursive(name, cte.this, names or own)
+                    return self._query(name, cte.this, names or own)
+                if table is None:
                     return Source(name, None)
+                if names:
+                    renamed = [*names, *list(table.columns)[len(names) :]]
+                    types = dict(zip(renamed, table.columns.values(), strict=False))
+                    return Source(name, None, types=types, names=frozenset(renamed))
                 return Source(name, frozenset(table.columns), table.keys, table.weak_keys, table.columns)
             case exp.Subquery():
                 return self._query(name, inner.this, names)
             case exp.Values():
                 one_row = (frozenset[str](),) if len(inner.expressions) == 1 else ()
-                return Source(name, frozenset(names) or None, one_row)
+                numbered = {f"column{number}" for number in range(len(names) + 1, 100)}
+                return Source(name, frozenset(names) or None, one_row, names=frozenset({*names, *numbered}))
             case exp.Unnest():
                 number = inner.args.get("offset") or node.args.get("offset")
-                columns = names or [name]
+                columns = names or ([] if self._is_built_in(name) else [name])
                 types = {
                     column: part.to.expressions[0].sql(DIALECT).lower()
                     for column, part in zip(columns, inner.expressions, strict=False)
@@ -127,13 +137,12 @@ class Reader:
                 column = names[0] if names else name
                 types = {column: "bigint"}  # or numeric; in any case not text
                 return Source(name, frozenset({column}), (frozenset({column}),), types=types)
-        return Source(name, None)
+        # What a function returns: its columns are as listed, or else named as usual.
+        given = {*names, "key", "value", "ordinality"} | ({name} if not self._is_built_in(name) else set())
+        return Source(name, None, names=frozenset(given))
 
     def is_column(self, column: exp.Column) -> bool:
-        """Return whether `source.name` surely names a column: else it may be a call of a function.
-
-        What a source whose columns are not known may have must be named somewhere in the statement.
-        """
+        """Return whether `source.name` surely names a column: else it may be a call of a function."""
         columns = self._named
         for node in scopes(column):
             if isinstance(node, exp.Insert) and column.table == "excluded":
@@ -142,20 +151,26 @@ class Reader:
                 break
             source = next((each for each in self.scope(node).sources if each.alias == column.table), None)
             if source is not None:
-                columns = self._named | {source.alias} if source.columns is None else source.columns
+                columns = source.names if source.columns is None else source.columns
                 break
         return column.name in columns
 
     @cached_property
     def _named(self) -> frozenset[str]:
-        """The names that the statement and the server give, and those of the tables' columns."""
+        """The names of the tables' columns, and those that the statement gives and no function has."""
         aliases = self._tree.find_all(exp.TableAlias)
-        return frozenset(
-            {name for table in self._catalog.tables.values() for name in table.columns}
-            | {alias.alias for alias in self._tree.find_all(exp.Alias)}
+        given = frozenset(
+            {alias.alias for alias in self._tree.find_all(exp.Alias)}
             | {column.name for alias in aliases for column in alias.columns}
-            | {"key", "value", "ordinality", *(f"column{number}" for number in range(1, 100))}
         )
+        columns = {name for table in self._catalog.tables.values() for name in table.columns}
+        return frozenset(columns | {name for name in given if not self._is_built_in(name)})
+
+    def _is_built_in(self, name: str) -> bool:
+        """Return whether the server has a function or a type of this name."""
+        if name not in self._built_in:
+            self._built_in[name] = bool(self._catalog.are_immutable(frozenset({name})))
+        return self._built_in[name]
 
     def origin(self, column: exp.Column) -> str | exp.Expr | None:
         """Return the type of a column, or what a query computes it from, if that is certain."""
@@ -170,11 +185,12 @@ class Reader:
 
     def _query(self, alias: str, query: exp.Expr, names: Sequence[str]) -> Source:
         outputs = outputs_of(query)
+        known = frozenset(names) | self._names_of(query)
         if outputs is None:
-            return Source(alias, None)
+            return Source(alias, None, names=known)
         columns = [*names, *(name for name, _ in outputs[len(names) :])]
         if len(columns) > len(outputs) or len(set(columns)) < len(columns) or "" in columns:
-            return Source(alias, None)
+            return Source(alias, None, names=known)
         by_name = {name: value for name, (_, value) in zip(columns, outputs, strict=True)}
         return Source(
             alias,
@@ -182,6 +198,23 @@ class Reader:
             tuple(self._keys(query, outputs, columns)),
             outputs=by_name if isinstance(query, exp.Select) else {},
         )
+
+    def _recursive(self, alias: str, query: exp.Expr, names: Sequence[str]) -> Source:
+        """Return a recursive query, whose columns have the types of its first part."""
+        outputs = outputs_of(query) or []
+        columns = [*names, *(name for name, _ in outputs[len(names) :])]
+        values = {name: value for name, (_, value) in zip(columns, outputs, strict=False) if name}
+        return Source(alias, None, outputs=values, names=frozenset(columns) | self._names_of(query))
+
+    def _names_of(self, query: exp.Expr) -> frozenset[str]:
+        """Return what a query's columns may be named, with the names that the server gives."""
+        while isinstance(query, exp.SetOperation | exp.Subquery):
+            query = query.this
+        returned = query if isinstance(query, exp.Select) else query.args.get("returning")
+        parts = [] if returned is None else returned.expressions
+        names = {name for part in parts for name in _default_names(part)}
+        is_listed = bool(parts) and not any(part.is_star for part in parts)
+        return frozenset(names) if is_listed else self._named | names
 
     def _keys(
         self, query: exp.Expr, outputs: Sequence[tuple[str, exp.Expr]], columns: Sequence[str]
@@ -336,7 +369,30 @@ def outputs_of(query: exp.Expr) -> list[tuple[str, exp.Expr]] | None:
         query = query.this
     if not isinstance(query, exp.Select) or any(part.is_star for part in query.expressions):
         return None
-    return [(part.alias_or_name, part.unalias()) for part in query.expressions]
+    # For sqlglot, the name of count(*) is a star.
+    names = (part.alias_or_name for part in query.expressions)
+    return [
+        ("count" if name == "*" else name, part.unalias())
+        for name, part in zip(names, query.expressions, strict=True)
+    ]
+
+
+def _default_names(expression: exp.Expr) -> Iterator[str]:
+    """Yield what the server may name a column of a query."""
+    if expression.alias_or_name:
+        yield expression.alias_or_name
+    inner = expression.unnest()
+    while isinstance(inner, exp.Window | exp.Filter | exp.WithinGroup):
+        inner = inner.this.unnest()
+    match inner:
+        case exp.Cast():
+            yield from _default_names(inner.this)
+        case exp.Anonymous():
+            yield inner.name.lower()
+        case exp.Func():
+            yield inner.sql_name().lower()
+        case exp.Subquery():
+            yield from (name for each in inner.selects for name in _default_names(each))
 
 
 def returns_rows(expressions: Iterable[exp.Expr]) -> bool:

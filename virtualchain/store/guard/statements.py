@@ -91,6 +91,8 @@ def _is_shallow() -> bool:
 
 
 def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statement:
+    if "\0" in statement:
+        raise forbidden("it has a null character (leave it out)", statement, "versions")
     if len(statement) > _LONGEST:
         limit = f"a statement has at most {_LONGEST} characters (pass a list as one parameter)"
         raise forbidden(limit, statement, "versions")
@@ -117,7 +119,7 @@ def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> State
     complaints = chain(  # the gravest first
         Syntax(tree, catalog, reader, casts).complaints(),
         word_complaints(tokens, readable, tables),
-        function_complaints(tokens, reader.ctes, catalog.are_immutable),
+        function_complaints(tokens, catalog.are_immutable),
         in_section("row-order", rows.complaints()),
     )
     for complaint, section in complaints:

@@ -65,7 +65,7 @@ class Syntax:
         self._catalog = catalog
         self._reader = reader
         self._casts = casts
-        self._newer = Newer(tree, reader)
+        self._newer = Newer(tree, catalog, reader)
 
     def complaints(self) -> Iterator[tuple[str, Section]]:
         """Yield what is wrong, from the top of the tree down, with the section that explains it."""
@@ -82,6 +82,11 @@ class Syntax:
         match node:
             case exp.Table():
                 yield from in_section("own-tables", self._table(node))
+            case exp.CTE() if self._hides(node.alias):
+                yield (
+                    f"a query of WITH is named {node.alias} (give it a name that nothing else has)",
+                    "own-tables",
+                )
             case exp.Column() | exp.Dot():
                 yield from in_section("own-tables", self._column(node))
                 if self._may_call(node):
@@ -115,6 +120,12 @@ class Syntax:
         name = (parts[0] if isinstance(node, exp.Column) else parts[-1]).name
         if name in _SYSTEM_COLUMNS:
             yield f"the system column {name} depends on where rows are stored (use the primary key)"
+
+    def _hides(self, name: str) -> bool:
+        """Return whether a query of WITH may be taken for something else, where it is not in reach."""
+        others = sum(cte.alias == name for cte in self._tree.find_all(exp.CTE)) > 1
+        table = name.removesuffix("_history").removesuffix("_births")
+        return others or name.startswith("pg_") or table in self._catalog.tables
 
     def _may_call(self, node: exp.Column | exp.Dot) -> bool:
         """Return whether a name after a dot may be a function's, as in `(x).f` and `t.f`."""
