@@ -13,14 +13,16 @@ SELECT 1 FROM pg_constraint
 WHERE conrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND contype = 'p' AND condeferrable;
 
 -- name: computed_check
--- Whether a check of one projection computes a number, other than a length or a place: it may not fit, or be divided by zero, though all values of the row fit their columns.
+-- Whether a check of one projection computes something, by any function but comparisons and those that always have a result: it may not fit, or be divided by zero, though all values of the row fit their columns.
 SELECT 1
 FROM pg_constraint AS k
-CROSS JOIN LATERAL regexp_matches(k.conbin::text, ':(?:opfuncid|funcid) (\d+)', 'g') AS m (match)
-JOIN pg_proc AS p ON p.oid = m.match[1]::oid
-JOIN pg_type AS t ON t.oid = p.prorettype
-WHERE k.conrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND k.contype = 'c' AND t.typcategory = 'N'
-    AND p.proname NOT IN ('ascii', 'bit_length', 'char_length', 'character_length', 'length', 'octet_length', 'position', 'strpos')
+WHERE k.conrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND k.contype = 'c' AND (
+    k.conbin::text ~ 'COERCETODOMAIN'
+    OR EXISTS (
+        SELECT FROM regexp_matches(k.conbin::text, ':(?:opfuncid|funcid) (\d+)', 'g') AS m (match)
+        JOIN pg_proc AS p ON p.oid = m.match[1]::oid
+        WHERE (p.prorettype <> 'boolean'::regtype OR p.proname ~ 'adjacent') AND p.proname NOT IN ('ascii', 'bit_length', 'btrim',
+            'char_length', 'character_length', 'length', 'lower', 'ltrim', 'md5', 'octet_length', 'position', 'rtrim', 'strpos', 'upper')))
 LIMIT 1;
 
 -- name: default

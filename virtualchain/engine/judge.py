@@ -45,6 +45,10 @@ _CONTAINED: Final = contained()
 class SentAhead(Protocol):
     """The statements of a block that are sent ahead, see `BlockTransaction`."""
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether a statement is known to have failed, without waiting for others."""
+
     def has_failed(self) -> bool:
         """Return whether a statement has failed."""
 
@@ -134,6 +138,8 @@ def judge(
         raise halt(contract, block.block_id, "a deferred constraint", None, error) from error
     except Exception as error:
         raise halt(contract, block.block_id, "the end of the block", None, error) from error
+    if sent.is_aborted and not care.is_complete:  # a callback hid that it read after what had failed
+        raise NeedsCare(sent.failed_call)
     return verdicts
 
 
@@ -437,17 +443,17 @@ class _Judge:
     def _contained(self, run: Callable[[Candidate], T | Rejected], candidate: Candidate) -> T | Rejected:
         """Run one callback; raise _Undone if it rejects its candidate and has written."""
         try:
-            result = run(candidate)
-        except BaseException as error:
-            contain(error)
-            raise
+            try:
+                result = run(candidate)
+            except BaseException as error:
+                contain(error)
+                raise
+            if not isinstance(result, Rejected):
+                self._state.finish_call()
         finally:
             self._raise_hidden_failure()
-        if isinstance(result, Rejected):
-            if self._state.wrote():
-                raise _Undone(result.reason)
-        else:
-            self._state.finish_call()
+        if isinstance(result, Rejected) and self._state.wrote():
+            raise _Undone(result.reason)
         return result
 
     def _begin_call(self) -> bool:

@@ -122,6 +122,11 @@ class BlockTransaction:
         return self._connection.info.transaction_status != TransactionStatus.INTRANS
 
     @property
+    def is_aborted(self) -> bool:
+        """Whether a statement is known to have failed, without waiting for those that were sent."""
+        return self._connection.pgconn.transaction_status == TransactionStatus.INERROR
+
+    @property
     def failed_call(self) -> int | None:
         """The number of the call whose statement has failed; None if that was sent at the block's end."""
         return self._pipeline.failed_call
@@ -147,7 +152,7 @@ class BlockTransaction:
         try:
             with self._pipeline.interruptible():
                 yield
-                if self._connection.pgconn.transaction_status == TransactionStatus.INERROR:
+                if self.is_aborted:
                     raise psycopg.errors.InFailedSqlTransaction("a callback has hidden that a read failed")
                 if self._is_in_flight:
                     self._pipeline.owner = object()  # whoever notices that it has failed is not to blame

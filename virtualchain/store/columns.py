@@ -181,7 +181,7 @@ class Shape:
     indexes: tuple[tuple[int, ...], ...]
     """Places of the columns of each index with entries of different sizes."""
     has_computed_check: bool = False
-    """Whether a check computes a number, which may not fit although the row's values do."""
+    """Whether a check computes something, which may not fit although the row's values do."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:

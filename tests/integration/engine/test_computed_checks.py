@@ -1,6 +1,7 @@
 """Checks that compute: a row whose values fit may be refused for what a check makes of them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from virtualchain.testing import FakeNode
 TABLES = """
     CREATE TABLE a (k text PRIMARY KEY, n bigint NOT NULL,
         CHECK (length(k) < 9), CHECK (100 / n >= 0), CHECK (n * n > 0));
-    CREATE TABLE b (k text PRIMARY KEY, n bigint NOT NULL)
+    CREATE TABLE b (k text PRIMARY KEY, n bigint NOT NULL);
+    CREATE DOMAIN ratio AS integer CHECK (100 / VALUE >= 0);
+    CREATE TABLE c (k text PRIMARY KEY, n bigint NOT NULL, CHECK (n::ratio >= 0));
 """
 BLOCKS = (
     ("put a x 7", "put b x 1", "put a x 0", "put b x 0", "put a y 4611686018427387904", "put a y 1"),
@@ -21,9 +24,11 @@ BLOCKS = (
     ("put b z 1 put a z 0", "look a put a z 0 put b w 2", "put a z 3 sql b q 9", "sql b r 1 put a r 0"),
     ("no", "put a v 0", "put a v 9 no", "put a v 10"),
     ("put a w 0 look b put a w 1", "put a w 5"),
+    ("put c x 0", "sql b y 1", "put c x 3"),
+    ("put a q 0", "get b new", "put b new 1"),
 )
 """Blocks of inputs, each of words: what they do, one after the other."""
-REFUSED = 9
+REFUSED = 11
 """How many of them a check refuses."""
 
 
@@ -49,6 +54,11 @@ def obedient(name: str, put: Callable[[State, str, str, int], None]) -> App:
                     put(state, next(words), next(words), int(next(words)))
                 case "sql":
                     sql_put(state, next(words), next(words), int(next(words)))
+                case "dup":
+                    state.execute("INSERT INTO b SELECT k, n FROM b WHERE k = %s", [[*words][1]])
+                case "get":
+                    with suppress(Exception):
+                        state.table(next(words)).get(next(words))
                 case "look":
                     state.query(f"SELECT count(*) FROM {next(words)}")
                 case "no":
@@ -91,3 +101,13 @@ def test_at_the_end_of_a_block_it_is_the_app_s(fake_node: FakeNode, run: Run, qu
         run(app)
     assert query("SELECT n FROM rows.a") == [{"n": 1}]
     assert query("SELECT n FROM rows.b") == []
+
+
+def test_what_follows_a_rejected_input_fails_for_itself(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A constraint that the next input breaks halts the app, as without the rejected one before it."""
+    fake_node.mine([fake_node.send(b"cko" + b"put b x 1")])
+    run(obedient("rows", row_put))
+    fake_node.mine([fake_node.send(b"cko" + text) for text in (b"put a x 0", b"dup b x 1")])
+    with pytest.raises(AppHalted, match="UniqueViolation"):
+        run(obedient("rows", row_put))
+    assert query("SELECT * FROM virtualchain.rejections") == []
