@@ -138,8 +138,8 @@ class Reader:
                 types = {column: "bigint"}  # or numeric; in any case not text
                 return Source(name, frozenset({column}), (frozenset({column}),), types=types)
         # What a function returns: its columns are as listed, or else named as usual.
-        given = {*names, "key", "value", "ordinality"} | ({name} if not self._is_built_in(name) else set())
-        return Source(name, None, names=frozenset(given))
+        stated = {*names, "key", "value", "ordinality"} | ({name} if not self._is_built_in(name) else set())
+        return Source(name, None, names=frozenset(stated))
 
     def is_column(self, column: exp.Column) -> bool:
         """Return whether `source.name` surely names a column: else it may be a call of a function."""
@@ -159,12 +159,12 @@ class Reader:
     def _named(self) -> frozenset[str]:
         """The names of the tables' columns, and those that the statement gives and no function has."""
         aliases = self._tree.find_all(exp.TableAlias)
-        given = frozenset(
+        stated = frozenset(
             {alias.alias for alias in self._tree.find_all(exp.Alias)}
             | {column.name for alias in aliases for column in alias.columns}
         )
         columns = {name for table in self._catalog.tables.values() for name in table.columns}
-        return frozenset(columns | {name for name in given if not self._is_built_in(name)})
+        return frozenset(columns | {name for name in stated if not self._is_built_in(name)})
 
     def _is_built_in(self, name: str) -> bool:
         """Return whether the server has a function or a type of this name."""

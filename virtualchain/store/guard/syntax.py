@@ -122,7 +122,7 @@ class Syntax:
             yield f"the system column {name} depends on where rows are stored (use the primary key)"
 
     def _hides(self, name: str) -> bool:
-        """Return whether a query of WITH may be taken for something else, where it is not in reach."""
+        """Return whether a query of WITH may be taken for something else if it is not in reach."""
         others = sum(cte.alias == name for cte in self._tree.find_all(exp.CTE)) > 1
         table = name.removesuffix("_history").removesuffix("_births")
         return others or name.startswith("pg_") or table in self._catalog.tables
