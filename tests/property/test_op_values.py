@@ -153,6 +153,7 @@ class NoState:
     db_state = None
     is_transactional = False
     may_end_in_flight = False
+    is_aborted = False
     broken = None
     number = None
 
@@ -178,6 +179,9 @@ class NoState:
     def wrote(self) -> bool:
         """Return False: nothing can be written."""
         return False
+
+    def finish_call(self) -> None:
+        """Do nothing."""
 
     def end_call(self, candidate: object) -> None:
         """Do nothing."""
