@@ -27,7 +27,7 @@ SELECT typname, typtype = 'e', format_type(nullif(typbasetype, 0), NULL) FROM pg
 WHERE typnamespace = to_regnamespace(quote_ident(%(tables)s)) AND typtype IN ('e', 'd');
 
 -- name: functions
--- Whether all built-in functions of a name depend on their arguments alone, and some return no float and nothing that another library or the server's internals decide; not those named like a type, which are casts, except for ranges.
+-- Whether all built-in functions of a name depend on their arguments alone, and some return no float and nothing that another library or the server's internals decide. False for a type, whose name calls a cast, except for ranges.
 SELECT typname, false FROM pg_type
 WHERE typnamespace = 'pg_catalog'::regnamespace AND typname = ANY (%(names)s) AND typtype NOT IN ('r', 'm')
 UNION ALL

@@ -146,8 +146,8 @@ def _is_no_call(tokens: Sequence[Token], place: int, name: str, *, is_quoted: bo
 def _names_query(tokens: Sequence[Token], place: int) -> bool:
     """Return whether a name and its list of columns are followed by a query, as in WITH."""
     depth = 0
-    for end, token in enumerate(tokens[place + 1 :], place + 1):
-        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+    for end in range(place + 1, len(tokens)):
+        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(tokens[end].token_type, 0)
         if depth == 0:
             rest = [each.text.lower() for each in tokens[end + 1 : end + 4]]
             return rest[:2] in (["as", "("], ["as", "materialized"]) or rest == ["as", "not", "materialized"]

@@ -49,7 +49,7 @@ class Newer:
                 yield "only newer versions of PostgreSQL have MERGE … RETURNING (query the rows)"
             case exp.Column() if self._is_old_or_new(node):
                 yield "only newer versions of PostgreSQL have old and new in RETURNING (name columns)"
-            case exp.Kwarg() | exp.PropertyEQ() if not isinstance(node.parent, exp.MakeInterval):
+            case exp.Kwarg() | exp.PropertyEQ():
                 yield "what arguments are named depends on the server's version (pass them by their place)"
             case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
                 yield f"only newer versions of PostgreSQL have {node.name} with two arguments (pass one)"
@@ -68,6 +68,8 @@ class Newer:
 
     def _is_row_or_bytes(self, node: exp.Expr | None) -> bool:  # noqa: PLR0911 - one rule a kind of syntax
         """Return whether an expression may be a row, bytes or an array of them."""
+        if node is None or isinstance(node, NUMBERS):
+            return False
         match node:
             case exp.Tuple() | exp.Star():
                 return True
@@ -80,14 +82,12 @@ class Newer:
             case exp.Case():
                 branches = [branch.args["true"] for branch in node.args["ifs"]]
                 return any(map(self._is_row_or_bytes, [*branches, node.args.get("default")]))
-            case exp.Func() if not isinstance(node, exp.Predicate | exp.Connector):
+            case exp.Func():
                 name = _function(node)
-                if isinstance(node, NUMBERS) or name in _OF_BYTES:
+                if name in _OF_BYTES:
                     return False
                 if name == "row" or _MAKES_BYTES.fullmatch(name):
                     return True
-        if node is None or isinstance(node, NUMBERS):
-            return False
         return any(map(self._is_row_or_bytes, node.iter_expressions()))
 
     def _is_row_or_bytes_column(self, node: exp.Column) -> bool:
