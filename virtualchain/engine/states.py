@@ -112,6 +112,7 @@ class TableState:
         self.db_state = State(
             connection, log, contract.window, tables, network=network, tracks=contract.tracks
         )
+        self.finish_call = self.db_state.finish_call
         self.failure = self.db_state.failure
         self.wrote = self.db_state.wrote
         self.number: bytes | None = None
@@ -153,10 +154,6 @@ class TableState:
     def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Begin a call; what was sent in front of one that is careful is waited for."""
         self.db_state.begin_call(call, is_careful=is_careful)
-
-    def finish_call(self) -> None:
-        """Write the rows of which a check may refuse the values for what it computes with them."""
-        self.db_state.finish_call()
 
     def end_call(self, candidate: object) -> None:
         """Do nothing: the block's end counts."""

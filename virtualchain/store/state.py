@@ -296,7 +296,8 @@ class State:
 
     def finish_call(self) -> None:
         """Write what a check that computes may refuse: this call's input is rejected, as by a statement."""
-        if self.rows.may_not_fit:
+        computing = self.rows.computing  # of most apps, none
+        if computing and any(rows.is_dirty for rows in computing):
             was_open = self._is_open
             self._write_of_call()
             if was_open:

@@ -38,8 +38,8 @@ class Tables:
         self.begin_call = self._call.begin
         self._tables: dict[str, Table[Any]] = {}
         """Those that callbacks have asked for."""
-        self._computing: list[Rows] = []
-        """Those of tables whose checks compute."""
+        self.computing: list[Rows] = []
+        """The rows of tables whose checks compute: a change may be refused for what comes of it."""
         all_projections = projections(connection, schema)
         for projection in all_projections:
             shape = _read_shape(connection, projection)
@@ -48,7 +48,7 @@ class Tables:
                 rows = Rows(connection, projection, shape, self._call, most_kept)
                 self._rows[projection.name] = rows
                 if shape.has_computed_check:
-                    self._computing.append(rows)
+                    self.computing.append(rows)
             else:
                 self._refused[projection.name] = shape
             if projection.name == tracks:
@@ -136,11 +136,6 @@ class Tables:
     def is_dirty(self) -> bool:
         """Whether a change is not written yet."""
         return any(rows.is_dirty for rows in self._rows.values())
-
-    @property
-    def may_not_fit(self) -> bool:
-        """Whether a change that is not written yet may be refused for what a check computes with it."""
-        return any(rows.is_dirty for rows in self._computing)
 
     @property
     def has_changed(self) -> bool:
