@@ -42,6 +42,7 @@ ALLOWED = (
     "UPDATE t SET val = s.count::text FROM (SELECT n, count(*) FROM t GROUP BY n) AS s WHERE s.n = t.a",
     "SELECT max(v.n) FROM hashes JOIN (VALUES (1), (2)) AS v (n) ON v.n = id",
     "SELECT v.x FROM (SELECT a FROM t) v (x)",
+    "WITH x (c) AS NOT MATERIALIZED (SELECT a FROM t), y (c) AS (SELECT c FROM x) SELECT c FROM y",
     "SELECT md5(b)::bytea, trim(b)::bytea, (j ->> 'a')::bytea, substring(b FROM 2)::bytea FROM t",
     """SELECT '{"id": "0x1f", "max": "infinity"}'::jsonb""",
     "INSERT INTO t (a, b) VALUES (1, 'x') ON CONFLICT (a) DO UPDATE SET b = excluded.b, val = t.val",
